@@ -1,0 +1,1 @@
+"""What the project's tables are made with."""

@@ -1,0 +1,1 @@
+"""ONNX: `converter` writes it on the host, `runtime` runs it by onnxruntime anywhere."""

@@ -1,0 +1,1 @@
+"""TFLite: `converter` writes it on the host, `runtime` runs it by LiteRT anywhere."""

@@ -1,0 +1,1 @@
+"""nestedge: deploy nested networks, one set of weights that holds several networks."""

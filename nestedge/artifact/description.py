@@ -1,0 +1,219 @@
+"""What an artifact is, and artifact.json, which says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nestedge.documents import Value
+from nestedge.errors import FormatError, UsageError
+from nestedge.plugins import Array, TensorInfo, check_inputs
+from nestedge.preprocessing import Preprocessing
+
+DESCRIPTION_FILE = "artifact.json"
+REFERENCE_FILE = "reference.safetensors"
+FORMAT = 1
+_FIELDS = (
+    *("format", "level", "runtime", "precision", "files", "model", "inputs", "outputs"),
+    *("preprocessing", "labels", "tolerance", "parameters", "macs", "producer"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What an artifact is.
+
+    Attributes:
+        level: of the nested network.
+        runtime: name of the runtime plug-in that runs it.
+        precision: as in "fp32".
+        model: name of the file that the runtime opens.
+        inputs: static shapes, batch axis included.
+        outputs: static shapes, batch axis included.
+        preprocessing: of the input that takes images, if one does.
+        labels: names of the classes, if it classifies.
+        tolerance: largest error against the reference, relative to the largest reference value.
+        parameters: number of weights and biases of the level.
+        macs: multiply-accumulate operations of one run.
+        producer: versions of what made it, by package.
+    """
+
+    level: str
+    runtime: str
+    precision: str
+    model: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...] | None
+    tolerance: float
+    parameters: int
+    macs: int
+    producer: Mapping[str, str]
+
+    @property
+    def cell(self) -> str:
+        """The name of the artifact among those of a build."""
+        return f"{self.level}/{self.runtime}-{self.precision}"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file was when it was written."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact(Description):
+    """An artifact on disk.
+
+    Attributes:
+        files: every file but artifact.json, by name.
+        folder: where they are.
+    """
+
+    files: Mapping[str, FileRecord]
+    folder: Path
+
+    @property
+    def model_path(self) -> Path:
+        """The file that the runtime opens."""
+        return self.folder / self.model
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that a device must hold to run it: the model alone."""
+        return self.files[self.model].size_bytes
+
+    def batch(self, array: Array) -> dict[str, Array]:
+        """The inputs of one run, from the array of the only input.
+
+        Args:
+            array: an image of uint8, where the artifact says how to preprocess one, of shape
+                (height, width, channels), or (height, width) for grey; or what the input takes,
+                with or without its batch axis of one.
+
+        Raises:
+            UsageError: the artifact has several inputs.
+            ValueError: the array fits neither; the message says what would.
+        """
+        if len(self.inputs) != 1:
+            names = [info.name for info in self.inputs]
+            raise UsageError(f"{self.cell}: has inputs {names}; give a .npz with these names")
+        info, steps = self.inputs[0], self.preprocessing
+        if steps is not None and array.dtype == np.uint8 != np.dtype(info.dtype):
+            pixels = array.astype(np.uint8, copy=False)
+            image = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+            return {info.name: steps.apply(image, size=steps.size(info.shape))}
+        with_batch = array[np.newaxis] if info.shape == (1, *array.shape) else array
+        check_inputs(self.inputs, {info.name: with_batch})
+        return {info.name: with_batch}
+
+
+def description_json(
+    description: Description, records: Mapping[str, FileRecord]
+) -> dict[str, object]:
+    """The document that `parse_artifact` reads."""
+    preprocessing, labels = description.preprocessing, description.labels
+    return {
+        "format": FORMAT,
+        "level": description.level,
+        "runtime": description.runtime,
+        "precision": description.precision,
+        "files": {
+            name: {"sha256": record.sha256, "bytes": record.size_bytes}
+            for name, record in records.items()
+        },
+        "model": description.model,
+        "inputs": [_tensor_json(info) for info in description.inputs],
+        "outputs": [_tensor_json(info) for info in description.outputs],
+        "preprocessing": None if preprocessing is None else preprocessing.to_json(),
+        "labels": None if labels is None else list(labels),
+        "tolerance": description.tolerance,
+        "parameters": description.parameters,
+        "macs": description.macs,
+        "producer": dict(description.producer),
+    }
+
+
+def _tensor_json(info: TensorInfo) -> dict[str, object]:
+    return {"name": info.name, "shape": list(info.shape), "dtype": info.dtype}
+
+
+def parse_artifact(document: Value, folder: Path) -> Artifact:
+    """The artifact that an artifact.json describes, in `folder`.
+
+    Raises:
+        FormatError: a field is missing, unknown or wrong; the message names it.
+    """
+    members = document.members()
+    if "format" in members and members["format"].data != FORMAT:
+        raise members["format"].error(f"{FORMAT}: another version of nestedge wrote this")
+    field = dict(zip(_FIELDS, document.fields(*_FIELDS), strict=True))
+    preprocessing, labels = field["preprocessing"].optional(), field["labels"].optional()
+    artifact = Artifact(
+        level=field["level"].name(),
+        runtime=field["runtime"].name(),
+        precision=field["precision"].name(),
+        model=field["model"].name(),
+        inputs=_tensors(field["inputs"]),
+        outputs=_tensors(field["outputs"]),
+        preprocessing=None if preprocessing is None else Preprocessing.from_json(preprocessing),
+        labels=None if labels is None else tuple(label.string() for label in labels.elements()),
+        tolerance=field["tolerance"].number(),
+        parameters=field["parameters"].integer(minimum=0),
+        macs=field["macs"].integer(minimum=0),
+        producer={name: value.string() for name, value in field["producer"].members().items()},
+        files={name: _file(name, value) for name, value in field["files"].members().items()},
+        folder=folder,
+    )
+    _check_links(artifact, field)
+    return artifact
+
+
+def _check_links(artifact: Artifact, field: Mapping[str, Value]) -> None:
+    """Refuses a description whose parts do not belong together."""
+    for name in (artifact.model, REFERENCE_FILE):
+        if name not in artifact.files:
+            raise field["files"].error(f"a record of {name!r}")
+    if artifact.tolerance < 0:
+        raise field["tolerance"].error("a number of at least 0")
+    preprocessing = artifact.preprocessing
+    if preprocessing is None:
+        return
+    given = field["preprocessing"].members()["input"]
+    shapes = {info.name: info.shape for info in artifact.inputs}
+    if preprocessing.input not in shapes:
+        raise given.error(f"the name of an input, one of {sorted(shapes)}")
+    try:
+        preprocessing.size(shapes[preprocessing.input])
+    except ValueError as error:
+        raise FormatError(f"{given.where}: {error}") from error
+
+
+def _tensors(value: Value) -> tuple[TensorInfo, ...]:
+    infos = tuple(_tensor(element) for element in value.elements())
+    if not infos or len({info.name for info in infos}) != len(infos):
+        raise value.error("at least one tensor, each of another name")
+    return infos
+
+
+def _tensor(value: Value) -> TensorInfo:
+    name, shape, dtype = value.fields("name", "shape", "dtype")
+    sizes = tuple(size.integer(minimum=1) for size in shape.elements())
+    known = ("float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32")
+    return TensorInfo(name.string(), sizes, dtype.choice(*known, "int64", "uint64", "bool"))
+
+
+def _file(name: str, value: Value) -> FileRecord:
+    # The name becomes a path on somebody's device: "../x" must not leave the folder.
+    Value(name, value.document, f"{value.path} (its name)").name()
+    if name == DESCRIPTION_FILE:
+        raise value.error("no record of artifact.json itself")
+    sha256, size_bytes = value.fields("sha256", "bytes")
+    return FileRecord(sha256.sha256(), size_bytes.integer(minimum=0))

@@ -1,0 +1,96 @@
+"""Rules of operators that sum over an axis: convolutions, matrix products, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from nestedge.axes.call import Call
+from nestedge.axes.tags import Tags, Ties, at, inserted, squeezed, varying
+
+
+def convolution(call: Call) -> Sequence[Tags]:
+    """Convolution: input channels meet the weight's; groups live and die whole."""
+    weight = _kernel_frozen(call)
+    return _convolve(call, produced=call.ties.along(weight, 0), read=call.ties.along(weight, 1))
+
+
+def transposed_convolution(call: Call) -> Sequence[Tags]:
+    """Transposed convolution: the weight is (in, out / groups, ...)."""
+    weight = _kernel_frozen(call)
+    produced = call.ties.along(weight, 1)
+    if call.a["groups"] > 1:
+        call.ties.freeze(produced)
+        produced = call.ties.fresh(call.out[0][1])
+    return _convolve(call, produced=produced, read=call.ties.along(weight, 0))
+
+
+def _kernel_frozen(call: Call) -> Tags:
+    weight: Tags = call.a["weight"]
+    return call.ties.freeze_dims(weight, range(2, len(weight.shape)))
+
+
+def _convolve(call: Call, *, produced: torch.Tensor, read: torch.Tensor) -> Sequence[Tags]:
+    ties, groups, shape = call.ties, call.a["groups"], call.out[0]
+    value = ties.freeze_dims(call.a["input"], range(2, len(shape)))
+    channels = ties.along(value, 1)
+    if len(read) == len(channels):
+        ties.tie(channels, read)
+    else:  # a grouped convolution's weight has the channels of one group only
+        ties.freeze(read)
+    if groups > 1:
+        by_group = channels.view(groups, -1)
+        ties.tie(by_group, by_group[:, :1])
+        ties.tie(produced.view(groups, -1), by_group[:, :1])
+    if call.a["bias"] is not None:
+        ties.tie(produced, ties.along(call.a["bias"], 0))
+    others = [_respan(p, shape) for p in value.planes if 1 not in varying(p)]
+    return [ties.value(shape, [*others, at(produced, 1, shape)])]
+
+
+def _respan(plane: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A plane that varies along the batch only, for a value of another shape."""
+    return plane.reshape(plane.shape[0], -1)[:, 0].view(-1, *[1] * (len(shape) - 1)).expand(shape)
+
+
+def linear(call: Call) -> Sequence[Tags]:
+    """X @ W.T + b."""
+    result = _matmul(call.a["input"], _transposed(call.a["weight"]), call.ties)
+    return [result if call.a["bias"] is None else call.ties.join(result, call.a["bias"])]
+
+
+def matmul(call: Call) -> Sequence[Tags]:
+    """Matrix product of the last two dimensions, the others broadcast."""
+    one, other = call.operands[:2]
+    return [_matmul(one, other, call.ties)]
+
+
+def addmm(call: Call) -> Sequence[Tags]:
+    """A bias plus a matrix product."""
+    bias, one, other = call.operands[:3]
+    return [call.ties.join(_matmul(one, other, call.ties), bias)]
+
+
+def attention(call: Call) -> Sequence[Tags]:
+    """softmax(q k^T / sqrt(width)) v."""
+    scores = _matmul(call.a["query"], _transposed(call.a["key"]), call.ties)
+    if call.a["attn_mask"] is not None:
+        scores = call.ties.join(scores, call.a["attn_mask"])
+    return [_matmul(call.ties.isolate(scores, [-1]), call.a["value"], call.ties)]
+
+
+def _transposed(value: Tags) -> Tags:
+    shape = (*value.shape[:-2], value.shape[-1], value.shape[-2])
+    return Tags(shape, tuple(plane.transpose(-1, -2) for plane in value.planes))
+
+
+def _matmul(one: Tags, other: Tags, ties: Ties) -> Tags:
+    if len(one.shape) == 1 or len(other.shape) == 1:
+        row = inserted(one, 0) if len(one.shape) == 1 else one
+        column = inserted(other, 1) if len(other.shape) == 1 else other
+        product = _matmul(row, column, ties)
+        drop = [d for d, v in ((-2, one), (-1, other)) if len(v.shape) == 1]
+        return squeezed(product, [d % len(product.shape) for d in drop], ties)
+    ties.tie(ties.along(one, -1), ties.along(other, -2))
+    return ties.join(ties.reduce(one, [-1]), ties.reduce(other, [-2]))

@@ -1,0 +1,230 @@
+"""A program rewritten for the units that live: every literal size in it made the level's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nestedge.axes.analysis import ALWAYS, Analysis, named_arguments, schema_names
+from nestedge.errors import UsageError
+from nestedge.program.graph import Node, Program, Ref, TensorSpec, Weight
+
+Live = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Which entries of every value and tensor survive when only some units live.
+
+    Attributes:
+        analysis: the units of the program.
+        live: which units live, shape (units,).
+    """
+
+    analysis: Analysis
+    live: Live
+
+    def keep(self, leaf: Ref | Weight, dim: int) -> Live | None:
+        """Which entries of a dimension survive; None when all do."""
+        rows = self.analysis.of(leaf).get(dim % max(1, self.rank(leaf)))
+        if rows is None:
+            return None
+        kept = np.ones(len(rows[0]), dtype=bool)
+        for row in rows:
+            kept &= (row == ALWAYS) | self.live[row]
+        return None if kept.all() else kept
+
+    def rank(self, leaf: Ref | Weight) -> int:
+        """How many dimensions a value or tensor has."""
+        return len(self.analysis.shape_of(leaf))
+
+    def sizes(self, leaf: Ref | Weight) -> list[int | None]:
+        """For every dimension the surviving size, or None where nothing changes."""
+        kept = (self.keep(leaf, dim) for dim in range(self.rank(leaf)))
+        return [None if row is None else int(row.sum()) for row in kept]
+
+    def before(self, leaf: Ref | Weight, dim: int, index: int) -> int:
+        """How many entries survive in front of an index of a dimension."""
+        kept = self.keep(leaf, dim)
+        return index if kept is None else int(kept[:index].sum())
+
+
+def specialise(survival: Survival) -> Program:
+    """The program with every tensor cut to its surviving entries, and every size to match."""
+    program = survival.analysis.program
+    tensors = {
+        name: TensorSpec(_cut(spec.shape, survival.sizes(Weight(name))), spec.dtype, spec.role)
+        for name, spec in program.tensors.items()
+    }
+    nodes = tuple(_rewritten(node, survival) for node in program.nodes)
+    return replace(program, nodes=nodes, tensors=tensors)
+
+
+def _cut(shape: tuple[int, ...], sizes: list[int | None]) -> tuple[int, ...]:
+    return tuple(n if size is None else size for n, size in zip(shape, sizes, strict=True))
+
+
+def _rewritten(node: Node, survival: Survival) -> Node:
+    rewrite = _REWRITES.get(node.op)
+    return node if rewrite is None else rewrite(node, survival)
+
+
+def with_arguments(node: Node, changes: Mapping[str, Any]) -> Node:
+    """The node with some arguments, named as in the operator's schema, replaced."""
+    names = schema_names(node.op)
+    args, kwargs = list(node.args), dict(node.kwargs)
+    for name, value in changes.items():
+        position = names.index(name)
+        if position < len(args):
+            args[position] = value
+        else:
+            kwargs[name] = value
+    return replace(node, args=tuple(args), kwargs=kwargs)
+
+
+def _arguments(node: Node) -> dict[str, Any]:
+    return named_arguments(node, lambda leaf: leaf)
+
+
+def _resize(argument: str) -> Callable[[Node, Survival], Node]:
+    """Rewrites a list of output sizes; a size computed from the batch is left to be inferred."""
+
+    def rewrite(node: Node, survival: Survival) -> Node:
+        given = _arguments(node)
+        lead = given["dim"] % survival.rank(given["self"]) if "dim" in given else 0
+        sizes = list(given[argument])
+        wanted = survival.sizes(Ref(node.output))[lead : lead + len(sizes)]
+        for i, (old, new) in enumerate(zip(sizes, wanted, strict=True)):
+            if new is not None and old != -1:
+                sizes[i] = new if isinstance(old, int) else -1
+        return with_arguments(node, {argument: tuple(sizes)})
+
+    return rewrite
+
+
+def _slice(node: Node, survival: Survival) -> Node:
+    a = _arguments(node)
+    if survival.keep(a["self"], a["dim"]) is None:
+        return node
+    size = survival.analysis.shape_of(a["self"])[a["dim"]]
+    start, stop, _ = slice(a["start"], a["end"]).indices(size)
+    bounds = (survival.before(a["self"], a["dim"], edge) for edge in (start, stop))
+    return with_arguments(node, dict(zip(("start", "end"), bounds, strict=True)))
+
+
+def _select(node: Node, survival: Survival) -> Node:
+    a = _arguments(node)
+    index = a["index"] % survival.analysis.shape_of(a["self"])[a["dim"]]
+    return with_arguments(node, {"index": survival.before(a["self"], a["dim"], index)})
+
+
+def _narrow(node: Node, survival: Survival) -> Node:
+    a = _arguments(node)
+    if survival.keep(a["self"], a["dim"]) is None:
+        return node
+    start = a["start"] % survival.analysis.shape_of(a["self"])[a["dim"]]
+    first = survival.before(a["self"], a["dim"], start)
+    last = survival.before(a["self"], a["dim"], start + a["length"])
+    return with_arguments(node, {"start": first, "length": last - first})
+
+
+def _split(node: Node, survival: Survival) -> Node:
+    a = _arguments(node)
+    if survival.keep(a["self"], a["dim"]) is None:
+        return node
+    # An output that nothing reads has no name, but the schema's own rule gives its size.
+    total = survival.analysis.shape_of(a["self"])[a["dim"]]
+    if "chunks" in a:
+        each = math.ceil(total / a["chunks"])
+        pieces = [each] * (total // each) + ([total % each] if total % each else [])
+    elif isinstance(a.get("split_size"), int):
+        each = a["split_size"]
+        pieces = [each] * (total // each) + ([total % each] if total % each else [])
+    else:
+        pieces = list(a.get("split_sizes") or a["split_size"])
+    edges = np.cumsum([0, *pieces]).tolist()
+    kept = [survival.before(a["self"], a["dim"], edge) for edge in edges]
+    sizes = tuple(int(size) for size in np.diff(kept))
+    return replace(
+        node, op="aten.split_with_sizes.default", args=(a["self"], sizes, a["dim"]), kwargs={}
+    )
+
+
+def _pad(node: Node, survival: Survival) -> Node:
+    a = _arguments(node)
+    rank, amounts = survival.rank(a["self"]), list(a["pad"])
+    for i in range(len(amounts) // 2):
+        dim = rank - 1 - i
+        front, back = amounts[2 * i : 2 * i + 2]
+        kept = survival.keep(Ref(node.output), dim)
+        if kept is not None and front >= 0 and back >= 0:
+            amounts[2 * i] = int(kept[:front].sum())
+            amounts[2 * i + 1] = int(kept[len(kept) - back :].sum())
+        elif kept is not None:
+            raise UsageError(f"{node.line or node.op}: cropping by padding along an elastic axis")
+    return with_arguments(node, {"pad": tuple(amounts)})
+
+
+def _groups(argument: str, operand: str) -> Callable[[Node, Survival], Node]:
+    """Rewrites a number of groups: those of the operand's dimension 1 that survive."""
+
+    def rewrite(node: Node, survival: Survival) -> Node:
+        a = _arguments(node)
+        kept = survival.keep(a[operand], 1)
+        if a[argument] == 1 or kept is None:
+            return node
+        return with_arguments(node, {argument: int(kept.reshape(a[argument], -1)[:, 0].sum())})
+
+    return rewrite
+
+
+def _normalized_shape(node: Node, survival: Survival) -> Node:
+    a = _arguments(node)
+    sizes = survival.sizes(a["input"])[-len(a["normalized_shape"]) :]
+    return with_arguments(node, {"normalized_shape": _cut(tuple(a["normalized_shape"]), sizes)})
+
+
+def _attention_scale(node: Node, survival: Survival) -> Node:
+    a = _arguments(node)
+    if a["scale"] is not None or survival.keep(a["query"], -1) is None:
+        return node
+    # The default follows the width of what it is given; the network's own is the full width's.
+    width = survival.analysis.shape_of(a["query"])[-1]
+    return with_arguments(node, {"scale": 1.0 / math.sqrt(width)})
+
+
+_REWRITES: dict[str, Callable[[Node, Survival], Node]] = {
+    "aten.reshape.default": _resize("shape"),
+    "aten.expand.default": _resize("size"),
+    "aten.unflatten.int": _resize("sizes"),
+    "aten.zeros.default": _resize("size"),
+    "aten.ones.default": _resize("size"),
+    "aten.full.default": _resize("size"),
+    "aten.slice.Tensor": _slice,
+    "aten.select.int": _select,
+    "aten.narrow.default": _narrow,
+    "aten.chunk.default": _split,
+    "aten.split.Tensor": _split,
+    "aten.split.sizes": _split,
+    "aten.split_with_sizes.default": _split,
+    "aten.pad.default": _pad,
+    "aten.group_norm.default": _groups("num_groups", "input"),
+    "aten.layer_norm.default": _normalized_shape,
+    "aten.rms_norm.default": _normalized_shape,
+    "aten.scaled_dot_product_attention.default": _attention_scale,
+    **{
+        f"aten.conv{kind}": _groups("groups", "input")
+        for kind in (
+            *(f"{n}d.default" for n in (1, 2, 3)),
+            *(f"{n}d.padding" for n in (1, 2, 3)),
+            "_transpose1d.default",
+            "_transpose2d.input",
+            "_transpose3d.input",
+        )
+    },
+}

@@ -1,0 +1,84 @@
+"""`nestedge doctor`: what works here; for what is missing, the exact line to type."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+
+import click
+
+from nestedge.cli.text import json_option, print_json, table
+from nestedge.errors import NestedgeError
+from nestedge.plugins import converters, load_converter, load_runtime, runtimes
+from nestedge.profiling.measurement import describe_device
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether one part works here.
+
+    Attributes:
+        part: as in "runtime onnx".
+        works: whether it can be used.
+        detail: its version, or the line to type.
+    """
+
+    part: str
+    works: bool
+    detail: str
+
+
+@click.command()
+@json_option
+def command(as_json: bool) -> None:
+    """Say what works here; for what is missing, the exact line to type."""
+    findings = [
+        *(_runtime(name) for name in runtimes()),
+        *(_converter(name) for name in converters()),
+        _images(),
+    ]
+    system = {"python": platform.python_version(), "device": describe_device()}
+    telemetry = _telemetry(findings)
+    if as_json:
+        parts = [asdict(finding) for finding in findings]
+        print_json({**system, "telemetry": telemetry, "parts": parts})
+        return
+    for name, value in system.items():
+        click.echo(f"{name}: {value}")
+    rows = [(found.part, "works" if found.works else "missing", found.detail) for found in findings]
+    click.echo(table(("part", "", ""), rows))
+    click.echo(f"telemetry: {telemetry}")
+    if not any(found.works for found in findings if found.part.startswith("runtime")):
+        click.echo("no runtime works, so that nothing can be run here")
+
+
+def _runtime(name: str) -> Finding:
+    try:
+        return Finding(f"runtime {name}", works=True, detail=load_runtime(name).version())
+    except NestedgeError as error:
+        return Finding(f"runtime {name}", works=False, detail=str(error))
+
+
+def _converter(name: str) -> Finding:
+    try:
+        load_converter(name)
+    except NestedgeError as error:
+        return Finding(f"converter {name}", works=False, detail=str(error))
+    return Finding(f"converter {name}", works=True, detail="")
+
+
+def _images() -> Finding:
+    if find_spec("PIL") is None:
+        return Finding("images", works=False, detail="pip install 'nestedge[image]'")
+    return Finding("images", works=True, detail=f"pillow {metadata.version('pillow')}")
+
+
+def _telemetry(findings: list[Finding]) -> str:
+    """What onnxruntime sends: the plug-in forbids it before the import."""
+    if not any("onnxruntime" in found.detail for found in findings if found.works):
+        return "none: onnxruntime is not in use"
+    is_off = os.environ.get("ORT_DISABLE_TELEMETRY") == "1"
+    return "that of onnxruntime is off" if is_off else "that of onnxruntime is ON"

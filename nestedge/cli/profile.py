@@ -1,0 +1,101 @@
+"""`nestedge profile`: latency, load time and accuracy of artifacts on this device."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from nestedge.artifact import find_artifacts
+from nestedge.cli.text import (
+    folder_argument,
+    json_option,
+    print_json,
+    progress,
+    table,
+    threads_option,
+)
+from nestedge.documents import read_arrays
+from nestedge.errors import FormatError
+from nestedge.plugins import load_runtime
+from nestedge.profiling.measure import (
+    Measurement,
+    measure_accuracy,
+    profile_folder,
+    save_measurements,
+)
+
+
+@click.command()
+@folder_argument
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Runs of each artifact, in rounds of shuffled order.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the runs.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="A .npz of 'inputs' and 'labels': measures the accuracy too.",
+)
+@threads_option
+@json_option
+def command(
+    folder: Path, rounds: int, seed: int, data: Path | None, threads: int, as_json: bool
+) -> None:
+    """Measure all artifacts in FOLDER on this device, and keep the results in measurements.json.
+
+    Everything is warmed up, then run in rounds of shuffled order, so that drift hits all alike.
+    """
+    with progress("measuring", rounds, hidden=as_json) as advance:
+        measurements = profile_folder(
+            folder, rounds=rounds, seed=seed, threads=threads, after_round=advance
+        )
+    if data is not None:
+        measurements += _accuracies(folder, data, threads=threads)
+    measurements.sort(key=lambda measurement: (measurement.cell, measurement.quantity))
+    path = save_measurements(folder, measurements)
+    if as_json:
+        print_json([asdict(measurement) for measurement in measurements])
+        return
+    click.echo(_text(measurements))
+    first = measurements[0]
+    click.echo(f"on {first.device}, threads: {first.threads}; kept in {path}")
+
+
+def _accuracies(folder: Path, data: Path, *, threads: int) -> list[Measurement]:
+    arrays = read_arrays(data)
+    if arrays.keys() != {"inputs", "labels"}:
+        names = [name or "one array without a name" for name in sorted(arrays)]
+        raise FormatError(f"{data}: expected the arrays 'inputs' and 'labels', found {names}")
+    return [
+        measure_accuracy(
+            artifact,
+            load_runtime(artifact.runtime),
+            inputs=arrays["inputs"],
+            labels=arrays["labels"],
+            threads=threads,
+        )
+        for artifact in find_artifacts(folder)
+    ]
+
+
+def _text(measurements: list[Measurement]) -> str:
+    header = ("cell", "quantity", "median", "95 % interval", "p90", "samples", "runtime")
+    rows = [
+        (
+            measurement.cell,
+            measurement.quantity,
+            f"{measurement.value:.4g}",
+            f"{measurement.low:.4g}..{measurement.high:.4g}",
+            "-" if measurement.p90 is None else f"{measurement.p90:.4g}",
+            str(measurement.samples),
+            measurement.runtime_version,
+        )
+        for measurement in measurements
+    ]
+    return table(header, rows)

@@ -1,0 +1,185 @@
+"""How a constant of an artifact comes from the tensors of a .nest: data, evaluated in numpy.
+
+Everything that stands between a stored tensor and the bytes of an artifact is written down: the
+entries that a level uses, an element mask, a folded batch norm, a transpose, a cast. So the bytes
+can be made again, bit for bit, from the tensors alone, on a machine with numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nestedge.errors import FormatError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One operation over stored tensors or other expressions.
+
+    Attributes:
+        op: a name of `OPERATIONS`, or "stored": the tensor called `attributes["name"]`.
+        inputs: what the operation is applied to.
+        attributes: plain JSON values that the operation needs.
+    """
+
+    op: str
+    inputs: tuple[Expression, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stored(name: str) -> Expression:
+    """A tensor of the .nest as it is stored."""
+    return Expression("stored", attributes={"name": name})
+
+
+def take(source: Expression, dim: int, intervals: tuple[tuple[int, int], ...]) -> Expression:
+    """The entries of some intervals of one dimension."""
+    pieces = [list(interval) for interval in intervals]
+    return Expression("take", (source,), {"dim": dim, "intervals": pieces})
+
+
+def masked(source: Expression, codes: Expression, used: tuple[int, ...]) -> Expression:
+    """The source where the code is one of `used`, elsewhere zero."""
+    return Expression("mask", (source, codes), {"used": list(used)})
+
+
+def batch_norm_scale(weight: Expression | None, variance: Expression, eps: float) -> Expression:
+    """Weight / sqrt(variance + eps), per channel, in float64 until a cast."""
+    inputs = (variance,) if weight is None else (variance, weight)
+    return Expression("batch_norm_scale", inputs, {"eps": eps})
+
+
+def scaled(source: Expression, scale: Expression, dim: int) -> Expression:
+    """The source times one number for each entry of a dimension, cast to the source's dtype."""
+    return Expression("scale", (source, scale), {"dim": dim})
+
+
+def shifted(
+    bias: Expression | None, mean: Expression, scale: Expression, shift: Expression | None
+) -> Expression:
+    """(bias - mean) * scale + shift, cast to the dtype of the mean."""
+    inputs = [mean, scale, *([bias] if bias else []), *([shift] if shift else [])]
+    return Expression(
+        "shift", tuple(inputs), {"bias": bias is not None, "shift": shift is not None}
+    )
+
+
+def transposed(source: Expression, dims: tuple[int, ...]) -> Expression:
+    """The source with its dimensions in another order."""
+    return Expression("transpose", (source,), {"dims": list(dims)})
+
+
+def reshaped(source: Expression, shape: tuple[int, ...]) -> Expression:
+    """The source in another shape."""
+    return Expression("reshape", (source,), {"shape": list(shape)})
+
+
+def evaluate(expression: Expression, tensors: Mapping[str, Array]) -> Array:
+    """The array that an expression stands for.
+
+    Args:
+        expression: what to compute.
+        tensors: every stored tensor that it names.
+
+    Raises:
+        FormatError: an operation or a stored tensor is unknown.
+    """
+    if expression.op == "stored":
+        name = expression.attributes["name"]
+        if name not in tensors:
+            raise FormatError(f"a constant needs tensor {name!r}, which the file does not have")
+        return tensors[name]
+    if expression.op not in OPERATIONS:
+        raise FormatError(
+            f"a constant needs operation {expression.op!r}; known: {sorted(OPERATIONS)}"
+        )
+    inputs = [evaluate(item, tensors) for item in expression.inputs]
+    return OPERATIONS[expression.op](inputs, expression.attributes)
+
+
+def _take(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    (source,) = inputs
+    index: list[slice] = [slice(None)] * source.ndim
+    pieces = []
+    for start, stop in attributes["intervals"]:
+        index[attributes["dim"]] = slice(start, stop)
+        pieces.append(source[tuple(index)])
+    return np.concatenate(pieces, axis=attributes["dim"]) if len(pieces) != 1 else pieces[0]
+
+
+def _mask(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    source, codes = inputs
+    return np.where(np.isin(codes, attributes["used"]), source, np.zeros((), source.dtype))
+
+
+def _batch_norm_scale(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    scale: Array = 1.0 / np.sqrt(inputs[0].astype(np.float64) + attributes["eps"])
+    return scale if len(inputs) == 1 else scale * inputs[1].astype(np.float64)
+
+
+def _scale(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    source, scale = inputs
+    shape = [1] * source.ndim
+    shape[attributes["dim"]] = len(scale)
+    product: Array = (source.astype(np.float64) * scale.reshape(shape)).astype(source.dtype)
+    return product
+
+
+def _shift(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    mean, scale, *rest = inputs
+    bias = rest.pop(0).astype(np.float64) if attributes["bias"] else 0.0
+    shift = rest.pop(0).astype(np.float64) if attributes["shift"] else 0.0
+    moved: Array = ((bias - mean.astype(np.float64)) * scale + shift).astype(mean.dtype)
+    return moved
+
+
+def _transpose(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    return np.transpose(inputs[0], attributes["dims"])
+
+
+def _reshape(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    return inputs[0].reshape(attributes["shape"])
+
+
+OPERATIONS: dict[str, Callable[[list[Array], Mapping[str, Any]], Array]] = {
+    "take": _take,
+    "mask": _mask,
+    "batch_norm_scale": _batch_norm_scale,
+    "scale": _scale,
+    "shift": _shift,
+    "transpose": _transpose,
+    "reshape": _reshape,
+}
+"""Every operation of an expression."""
+
+
+def to_json(expression: Expression) -> dict[str, Any]:
+    """The expression as JSON data."""
+    data: dict[str, Any] = {"op": expression.op, **expression.attributes}
+    if expression.inputs:
+        data["inputs"] = [to_json(item) for item in expression.inputs]
+    return data
+
+
+def from_json(data: Any, *, path: str) -> Expression:
+    """An expression from JSON data.
+
+    Raises:
+        FormatError: the data is not an expression; the message names the place.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("op"), str):
+        raise FormatError(f"{path}: expected an expression with an op, found {type(data).__name__}")
+    if data["op"] not in OPERATIONS and data["op"] != "stored":
+        raise FormatError(f"{path}.op: expected one of {sorted(OPERATIONS)}, found {data['op']!r}")
+    inputs = tuple(
+        from_json(item, path=f"{path}.inputs.{i}") for i, item in enumerate(data.get("inputs", []))
+    )
+    attributes = {key: value for key, value in data.items() if key not in ("op", "inputs")}
+    return Expression(data["op"], inputs, attributes)

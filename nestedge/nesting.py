@@ -1,0 +1,311 @@
+"""What every level uses of every tensor, and the proof that levels nest.
+
+An elastic *axis* (the channels of a residual stage, the heads of an attention, the blocks of a
+stage) is a list of *units* that live or die one by one. A level keeps some intervals of units of
+every axis; the end points of all levels' intervals cut the axis into *segments*, and the segments
+cut every tensor into *tiles*, one per combination of segments. Which tiles a level uses follows
+from its intervals alone: nothing here is per element, except the codes of an element mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nestedge.errors import UsageError, did_you_mean
+
+Intervals = tuple[tuple[int, int], ...]
+"""Units kept, as ascending, disjoint, non-touching half-open intervals."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One elastic axis of a network.
+
+    Attributes:
+        size: how many units there are.
+        unit: entries of a tensor that one unit stands for where it first occurs: 1 for a channel,
+            the head width for a head, the channels of a group for a group.
+        kind: "width" (units are channels, heads or groups) or "depth" (units are blocks).
+    """
+
+    size: int
+    unit: int = 1
+    kind: Literal["width", "depth"] = "width"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive entries of one dimension: `repeat` for each of the units start..stop of an axis.
+
+    A run without an axis is `stop - start` entries that every level has.
+    """
+
+    axis: str | None
+    start: int
+    stop: int
+    repeat: int = 1
+
+    @property
+    def entries(self) -> int:
+        """How many entries of the dimension the run covers."""
+        return (self.stop - self.start) * self.repeat
+
+
+@dataclass(frozen=True)
+class TensorLayout:
+    """How the entries of one tensor depend on the axes.
+
+    Attributes:
+        dims: for each dimension the runs that cover it, in order; empty for a dimension that
+            every level has whole.
+        requires: depth units (axis, unit) without which the tensor does not exist.
+    """
+
+    dims: tuple[tuple[Run, ...], ...]
+    requires: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The units that one level keeps; an axis that is not named is kept whole."""
+
+    kept: Mapping[str, Intervals] = field(default_factory=dict)
+
+    def intervals(self, axis: str, size: int) -> Intervals:
+        """The kept intervals of an axis of `size` units."""
+        return self.kept.get(axis, ((0, size),))
+
+
+@dataclass(frozen=True)
+class Nesting:
+    """The levels of one network, over its axes and tensors.
+
+    Attributes:
+        axes: every elastic axis by name.
+        tensors: the layout of every tensor by name.
+        levels: what each level keeps, by level name.
+        own: level-specific tensors: for a level, the names of the tensors of which it has a
+            copy of its own (batch-norm sets), of the size that the level uses.
+        patterns: for a tensor with an element mask, the set of levels behind each code; code 0
+            is the weights that no level uses.
+    """
+
+    axes: Mapping[str, Axis]
+    tensors: Mapping[str, TensorLayout]
+    levels: Mapping[str, Choice] = field(default_factory=dict)
+    own: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    patterns: Mapping[str, tuple[frozenset[str], ...]] = field(default_factory=dict)
+
+    @cached_property
+    def segments(self) -> dict[str, tuple[int, ...]]:
+        """For every axis its breakpoints 0 = b0 < b1 < ... = size: segment i is b[i]..b[i+1]."""
+        return {
+            name: tuple(
+                sorted(
+                    {0, axis.size}.union(
+                        *(
+                            end
+                            for choice in self.levels.values()
+                            for end in choice.intervals(name, axis.size)
+                        )
+                    )
+                )
+            )
+            for name, axis in self.axes.items()
+        }
+
+    def choice(self, level: str) -> Choice:
+        """What `level` keeps.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        if level not in self.levels:
+            raise UsageError(
+                f"no level {level!r}; the network has {sorted(self.levels)}"
+                f"{did_you_mean(level, self.levels)}"
+            )
+        return self.levels[level]
+
+    def live(self, level: str) -> dict[str, npt.NDArray[np.bool_]]:
+        """For every axis which units the level keeps: shape (size,), dtype bool."""
+        choice = self.choice(level)
+        return {name: self._live_axis(choice, name) for name in self.axes}
+
+    def _live_axis(self, choice: Choice, name: str) -> npt.NDArray[np.bool_]:
+        live = np.zeros(self.axes[name].size, dtype=bool)
+        for start, stop in choice.intervals(name, len(live)):
+            live[start:stop] = True
+        return live
+
+    def uses(self, level: str, tensor: str) -> tuple[Intervals | None, ...] | None:
+        """Which entries of a tensor a level uses.
+
+        Returns:
+            For each dimension the entries used, as intervals (None: the whole dimension), or
+            None when the level does not have the tensor at all.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        choice = self.choice(level)
+        layout = self.tensors[tensor]
+        for axis, unit in layout.requires:
+            kept = choice.intervals(axis, self.axes[axis].size)
+            if not any(start <= unit < stop for start, stop in kept):
+                return None
+        return tuple(self._entries(choice, runs) for runs in layout.dims)
+
+    def _entries(self, choice: Choice, runs: tuple[Run, ...]) -> Intervals | None:
+        if all(run.axis is None or run.axis not in choice.kept for run in runs):
+            return None
+        found: list[tuple[int, int]] = []
+        offset = 0
+        for run in runs:
+            for start, stop in self._clipped(choice, run):
+                shift = offset - run.start * run.repeat
+                found.append((start * run.repeat + shift, stop * run.repeat + shift))
+            offset += run.entries
+        return merged(found)
+
+    def _clipped(self, choice: Choice, run: Run) -> Iterator[tuple[int, int]]:
+        if run.axis is None:
+            yield run.start, run.stop
+            return
+        for start, stop in choice.intervals(run.axis, self.axes[run.axis].size):
+            low, high = max(start, run.start), min(stop, run.stop)
+            if low < high:
+                yield low, high
+
+    def contains(self, larger: str, smaller: str) -> bool:
+        """Whether every weight that `smaller` uses is used by `larger` too.
+
+        Kept intervals of every axis being subsets is enough: what a level uses of a tensor is
+        a monotone function of them. Element masks are compared by their codes.
+        """
+        return self.structure_contains(larger, smaller) and not self.stray_codes(larger, smaller)
+
+    def structure_contains(self, larger: str, smaller: str) -> bool:
+        """Whether the axes of `smaller` lie inside those of `larger`, element masks aside."""
+        big, small = self.choice(larger), self.choice(smaller)
+        return all(
+            is_subset(small.intervals(name, axis.size), big.intervals(name, axis.size))
+            for name, axis in self.axes.items()
+        )
+
+    def stray_codes(self, larger: str, smaller: str) -> dict[str, tuple[int, ...]]:
+        """For each masked tensor the codes that `smaller` uses and `larger` does not."""
+        stray = {
+            tensor: tuple(
+                code
+                for code, levels in enumerate(patterns)
+                if smaller in levels and larger not in levels
+            )
+            for tensor, patterns in self.patterns.items()
+        }
+        return {tensor: codes for tensor, codes in stray.items() if codes}
+
+    def order(self) -> tuple[tuple[str, str], ...]:
+        """Every pair (smaller, larger) of levels of which the first is inside the second."""
+        return tuple(
+            (small, large)
+            for small in self.levels
+            for large in self.levels
+            if small != large and self.contains(large, small)
+        )
+
+    def is_chain(self) -> bool:
+        """Whether of any two levels one contains the other."""
+        names = list(self.levels)
+        return all(
+            self.contains(a, b) or self.contains(b, a)
+            for i, a in enumerate(names)
+            for b in names[i + 1 :]
+        )
+
+    def with_level(self, name: str, choice: Choice, *, own: Iterable[str] = ()) -> Nesting:
+        """The nesting with one more level; segments split, no stored tensor changes.
+
+        Raises:
+            UsageError: the name is taken, an axis is unknown or would be left empty.
+        """
+        if name in self.levels:
+            raise UsageError(f"level {name!r} exists already; choose another name")
+        for axis, intervals in choice.kept.items():
+            if axis not in self.axes:
+                raise UsageError(f"no axis {axis!r}{did_you_mean(axis, self.axes)}")
+            self._check_intervals(name, axis, intervals)
+        wider = replace(
+            self,
+            levels={**self.levels, name: choice},
+            own={**self.own, name: frozenset(own)},
+        )
+        for tensor in self.tensors:
+            # An axis may go as a whole where blocks do, but no tensor that stays may be empty.
+            if () in (wider.uses(name, tensor) or (None,)):
+                raise UsageError(f"level {name!r} leaves nothing of {tensor!r}; keep a unit of it")
+        return wider
+
+    def _check_intervals(self, level: str, axis: str, intervals: Intervals) -> None:
+        size = self.axes[axis].size
+        flat = [end for interval in intervals for end in interval]
+        if flat and (flat[0] < 0 or flat[-1] > size or any(a >= b for a, b in pairwise(flat))):
+            raise UsageError(
+                f"level {level!r}, axis {axis!r}: expected ascending, disjoint intervals within "
+                f"0..{size}, found {[list(interval) for interval in intervals]}"
+            )
+
+    def tiles(self, tensor: str) -> int:
+        """Into how many tiles the segments cut a tensor."""
+        count = 1
+        for runs in self.tensors[tensor].dims:
+            pieces = sum(self._pieces(run) for run in runs)
+            count *= max(1, pieces)
+        return count
+
+    def _pieces(self, run: Run) -> int:
+        if run.axis is None:
+            return 1
+        bounds = self.segments[run.axis]
+        return sum(low < run.stop and high > run.start for low, high in pairwise(bounds))
+
+
+def merged(intervals: Iterable[tuple[int, int]]) -> Intervals:
+    """Ascending intervals with touching ones joined.
+
+    >>> merged([(0, 2), (2, 5), (7, 8)])
+    ((0, 5), (7, 8))
+    """
+    found: list[tuple[int, int]] = []
+    for start, stop in intervals:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], stop)
+        else:
+            found.append((start, stop))
+    return tuple(found)
+
+
+def is_subset(inner: Intervals, outer: Intervals) -> bool:
+    """Whether every unit of `inner` lies in `outer`.
+
+    >>> is_subset(((0, 2), (4, 5)), ((0, 6),))
+    True
+    """
+    return all(any(low <= start and stop <= high for low, high in outer) for start, stop in inner)
+
+
+def intervals_of(live: npt.NDArray[np.bool_]) -> Intervals:
+    """The intervals of the true entries of a mask of shape (units,).
+
+    >>> intervals_of(np.array([True, True, False, True]))
+    ((0, 2), (3, 4))
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], live, [False])).astype(np.int8)))
+    return tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))

@@ -1,0 +1,192 @@
+"""The plug-ins that are installed: the only reader of entry points.
+
+A converter writes an artifact on the host, a runtime runs it, there or on a device. Each is a class
+that takes no arguments, declared under the entry-point group `nestedge.converters` or
+`nestedge.runtimes`. A plug-in imports its framework at the top of its module; loading the entry
+point is the one lazy door, and a framework that is missing becomes one line that says what to type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nestedge.errors import MissingDependencyError, NestedgeError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from nestedge.convert import Converter
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a network takes or gives.
+
+    Attributes:
+        name: the same in every runtime.
+        shape: with the batch axis; -1 is a dimension of any size, which artifacts never have.
+        dtype: numpy's name, as in "float32".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Session(Protocol):
+    """A network loaded by a runtime."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` wants."""
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` gives."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name.
+
+        Raises:
+            ValueError: an input is missing, unknown, or of another shape or dtype.
+        """
+
+
+class Runtime(Protocol):
+    """A plug-in that runs artifacts of one format."""
+
+    @property
+    def name(self) -> str:
+        """How artifacts call it: "onnx", "tflite"."""
+
+    def version(self) -> str:
+        """The framework and its version, as in "onnxruntime 1.31.1"."""
+
+    def open(self, path: Path, *, threads: int = 1) -> Session:
+        """The network in a file, ready to run on `threads` CPU threads.
+
+        Raises:
+            UsageError: there is no such file.
+            FormatError: the framework does not accept the file.
+        """
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A sort of plug-in: its group, and which extra installs the framework of one by that name."""
+
+    noun: str
+    group: str
+    extra: str
+
+
+_CONVERTER = _Kind("converter", "nestedge.converters", "convert")
+_RUNTIME = _Kind("runtime", "nestedge.runtimes", "{name}")
+
+
+def converters() -> tuple[str, ...]:
+    """Names of the converters that are declared, whether or not their frameworks are installed."""
+    return tuple(sorted(_declared(_CONVERTER)))
+
+
+def runtimes() -> tuple[str, ...]:
+    """Names of the runtimes that are declared, whether or not their frameworks are installed."""
+    return tuple(sorted(_declared(_RUNTIME)))
+
+
+def load_converter(name: str) -> Converter:
+    """The converter called `name`.
+
+    Raises:
+        UsageError: no such converter is declared.
+        MissingDependencyError: its framework is not installed, or cannot be imported.
+    """
+    converter: Converter = _load(_CONVERTER, name)
+    return converter
+
+
+def load_runtime(name: str) -> Runtime:
+    """The runtime called `name`.
+
+    Raises:
+        UsageError: no such runtime is declared.
+        MissingDependencyError: its framework is not installed, or cannot be imported.
+    """
+    runtime: Runtime = _load(_RUNTIME, name)
+    return runtime
+
+
+def check_inputs(expected: Sequence[TensorInfo], given: Mapping[str, Array]) -> None:
+    """Refuses inputs that are not the expected ones; some runtimes would resize without a word.
+
+    Raises:
+        ValueError: naming the input, what was expected and what was found.
+    """
+    names = [info.name for info in expected]
+    for name in given:
+        if name not in names:
+            raise ValueError(f"no input {name!r}; inputs are {names}{did_you_mean(name, names)}")
+    for info in expected:
+        if info.name not in given:
+            raise ValueError(f"input {info.name!r} is missing; given are {sorted(given)}")
+        array = given[info.name]
+        sizes = zip(info.shape, array.shape, strict=False)
+        fits = len(info.shape) == array.ndim and all(want in (-1, size) for want, size in sizes)
+        if not fits or array.dtype.name != info.dtype:
+            raise ValueError(
+                f"input {info.name!r}: expected shape {info.shape} and dtype {info.dtype}, "
+                f"found {array.shape} and {array.dtype.name}"
+            )
+
+
+def _declared(kind: _Kind) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=kind.group):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise NestedgeError(
+                f"{kind.noun} {entry.name!r} is declared twice, as {other.value} and as "
+                f"{entry.value}: uninstall one of the two packages"
+            )
+    return found
+
+
+def _load(kind: _Kind, name: str) -> Any:
+    declared = _declared(kind)
+    if name not in declared:
+        known = sorted(declared) or "none: reinstall nestedge"
+        raise UsageError(
+            f"no {kind.noun} {name!r}; installed are {known}{did_you_mean(name, declared)}"
+        )
+    entry = declared[name]
+    try:
+        plugin = entry.load()
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(_missing(kind, entry, error.name or str(error))) from error
+    except (ImportError, OSError) as error:
+        # A shared library that does not fit this machine is an OSError.
+        raise MissingDependencyError(f"{kind.noun} {name!r} cannot be imported: {error}") from error
+    return plugin()
+
+
+def _missing(kind: _Kind, entry: EntryPoint, module: str) -> str:
+    package = module.partition(".")[0]
+    subject = f"{kind.noun} {entry.name!r}"
+    if package == entry.module.partition(".")[0]:
+        owner = entry.dist.name if entry.dist else "the package that declares it"
+        return f"{subject} is declared, but {module} is missing: reinstall {owner}"
+    requirement = _requirement(entry.dist, kind.extra.format(name=entry.name), package)
+    return f"{subject} needs {package}: pip install '{requirement}'"
+
+
+def _requirement(owner: Distribution | None, extra: str, package: str) -> str:
+    """What to install: the extra of the plug-in's distribution that brings the package, if any."""
+    extras = owner.metadata.get_all("Provides-Extra") or [] if owner else []
+    return f"{owner.name}[{extra}]" if owner and extra in extras else package

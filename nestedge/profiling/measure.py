@@ -1,0 +1,173 @@
+"""Measures artifacts on the device that this runs on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nestedge.artifact import Artifact, check_integrity, find_artifacts, read_reference
+from nestedge.errors import UsageError
+from nestedge.plugins import Array, Runtime, Session, load_runtime
+from nestedge.profiling.measurement import (
+    Measurement,
+    describe_device,
+    load_measurements,
+    save_measurements,
+)
+from nestedge.profiling.statistics import proportion_interval, summarize
+from nestedge.profiling.timing import WarmUp, measure_interleaved
+
+__all__ = [
+    "Measurement",
+    "load_measurements",
+    "measure_accuracy",
+    "profile_folder",
+    "save_measurements",
+]
+
+_LOADS = 5
+
+
+def profile_folder(
+    folder: Path,
+    *,
+    rounds: int,
+    seed: int,
+    threads: int = 1,
+    after_round: Callable[[], None] | None = None,
+) -> list[Measurement]:
+    """Load time and latency of every artifact in a folder, by cell, on this device.
+
+    All artifacts are in memory together, because their runs are interleaved.
+
+    Args:
+        folder: as `nestedge.artifact.find_artifacts` takes it.
+        rounds: runs of each artifact after its warm-up.
+        seed: of the order of the runs, and of the intervals.
+        threads: CPU threads of the runtimes.
+        after_round: is called between the rounds of runs, to show progress.
+
+    Raises:
+        IntegrityError: a file is missing or changed.
+        MissingDependencyError: the runtime of an artifact is not installed.
+        FormatError: a runtime does not accept its model.
+    """
+    artifacts = find_artifacts(folder)
+    for artifact in artifacts:
+        check_integrity(artifact)
+    runtimes = {name: load_runtime(name) for name in sorted({a.runtime for a in artifacts})}
+    opens = {a.cell: _opening(a, runtimes[a.runtime], threads) for a in artifacts}
+    rng = np.random.default_rng(seed)
+    # Only the first load reads the disk; waiting for a stable time is of no use here.
+    once = WarmUp(at_most_calls=1)
+    loads = measure_interleaved(opens, rounds=_LOADS, rng=rng, warm_up=once)
+    runs = {a.cell: _running(a, opens[a.cell]()) for a in artifacts}
+    latencies = measure_interleaved(runs, rounds=rounds, rng=rng, after_round=after_round)
+    measurements = []
+    for artifact in artifacts:
+        version = runtimes[artifact.runtime].version()
+        for quantity, times in (("latency_ms", latencies), ("load_ms", loads)):
+            summary = summarize(times[artifact.cell], rng=rng)
+            measurement = Measurement(
+                cell=artifact.cell,
+                model_sha256=artifact.files[artifact.model].sha256,
+                quantity=quantity,
+                value=summary.p50,
+                p90=summary.p90,
+                low=summary.low,
+                high=summary.high,
+                samples=summary.samples,
+                origin="measured",
+                device=describe_device(),
+                runtime_version=version,
+                threads=threads,
+            )
+            measurements.append(measurement)
+    return measurements
+
+
+def measure_accuracy(
+    artifact: Artifact,
+    runtime: Runtime,
+    *,
+    inputs: Array,
+    labels: Array,
+    threads: int = 1,
+) -> Measurement:
+    """The share of correctly classified inputs, in percent, with its 95 % Wilson interval.
+
+    Args:
+        artifact: of a classifier: one input, and one output of one score per class.
+        runtime: that runs it.
+        inputs: shape (cases, ...): uint8 images, which the artifact's preprocessing turns into
+            inputs, or what the input takes, with or without its batch axis of one.
+        labels: index of the right class, shape (cases,).
+        threads: CPU threads of the runtime.
+
+    Raises:
+        UsageError: the artifact is not a classifier of batches of one.
+        ValueError: inputs and labels do not belong together, or do not fit the artifact.
+    """
+    classes = _classes(artifact)
+    if labels.ndim != 1 or labels.shape[0] != len(inputs) or len(labels) == 0:
+        raise ValueError(f"expected as many labels as inputs, got {labels.shape}, {inputs.shape}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, got {labels.dtype.name}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"labels must be 0..{classes - 1}, the classes of {artifact.cell}, "
+            f"got {labels.min()}..{labels.max()}"
+        )
+    session = runtime.open(artifact.model_path, threads=threads)
+    output = artifact.outputs[0].name
+    correct = 0
+    for array, label in zip(inputs, labels, strict=True):
+        scores = session.run(artifact.batch(array))[output].reshape(-1)
+        # A NaN would win argmax: it is no answer, let alone a right one.
+        correct += bool(not np.isnan(scores).any() and scores.argmax() == label)
+    low, high = proportion_interval(correct, len(labels))
+    return Measurement(
+        cell=artifact.cell,
+        model_sha256=artifact.files[artifact.model].sha256,
+        quantity="accuracy_percent",
+        value=100 * correct / len(labels),
+        p90=None,
+        low=100 * low,
+        high=100 * high,
+        samples=len(labels),
+        origin="measured",
+        device=describe_device(),
+        runtime_version=runtime.version(),
+        threads=threads,
+        data_sha256=_data_sha256(inputs, labels),
+    )
+
+
+def _opening(artifact: Artifact, runtime: Runtime, threads: int) -> Callable[[], Session]:
+    return lambda: runtime.open(artifact.model_path, threads=threads)
+
+
+def _running(artifact: Artifact, session: Session) -> Callable[[], object]:
+    inputs = read_reference(artifact).case(0)
+    return lambda: session.run(inputs)
+
+
+def _classes(artifact: Artifact) -> int:
+    shapes = [info.shape for info in artifact.outputs]
+    if len(artifact.inputs) != 1 or len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != 1:
+        raise UsageError(
+            f"{artifact.cell}: accuracy needs one input and one output of shape (1, classes), "
+            f"found {len(artifact.inputs)} inputs and outputs of shapes {shapes}"
+        )
+    return shapes[0][1]
+
+
+def _data_sha256(*arrays: Array) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""A program from a torch.nn.Module, through torch.export."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, export
+from torch.utils import _pytree as pytree
+
+from nestedge.errors import UsageError
+from nestedge.program.reading import Capture, batch_size, is_batched, read, user_line
+from nestedge.program.structure import describe, flatten
+
+
+def capture(
+    model: nn.Module, args: Sequence[Any], *, kwargs: Mapping[str, Any] | None = None
+) -> Capture:
+    """Capture a module, in the mode that it is in, as a program with a dynamic batch.
+
+    Args:
+        model: any module that torch.export takes.
+        args: example positional arguments; axis 0 of the first tensor is the batch, and of
+            every other tensor whose axis 0 is as long. A batch of 1 is doubled for tracing.
+        kwargs: example keyword arguments.
+
+    Raises:
+        UsageError: torch.export cannot take the network, or it holds an operator that nestedge
+            has no rule for; the message names the operator and the line of the user's code.
+    """
+    bound = _bind(model, args, kwargs or {})
+    arguments = describe(bound, "", what="input")
+    batch = batch_size(flatten(arguments, bound))
+    doubled = pytree.tree_map(lambda v: _doubled(v, batch), bound)
+    shapes = pytree.tree_map(lambda v: _dynamic(v, max(2, batch)), doubled)
+    try:
+        exported = export(model, (), doubled, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        # torch.export raises dozens of types of error, all of them about the user's network.
+        raise UsageError(_why_not(error)) from error
+    return read(exported, model, bound)
+
+
+def _bind(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    signature = inspect.signature(model.forward)
+    starred = [p.name for p in signature.parameters.values() if p.kind in (2, 4)]
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise UsageError(f"example inputs do not fit forward{signature}: {error}") from error
+    if any(name in bound.arguments for name in starred):
+        raise UsageError(f"forward{signature} takes *args or **kwargs; give its inputs names")
+    return dict(bound.arguments)
+
+
+def _doubled(value: Any, batch: int) -> Any:
+    # torch.export would make a batch of 1 a constant of the network.
+    if batch == 1 and is_batched(value, batch):
+        return torch.cat([value, value])
+    return value
+
+
+def _dynamic(value: Any, batch: int) -> dict[int, Dim] | None:
+    return {0: Dim("batch", min=1)} if is_batched(value, batch) else None
+
+
+def _why_not(error: Exception) -> str:
+    text = str(error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    place = user_line(text)
+    if "data-dependent" in text:
+        return (
+            f"the network has a shape or a branch that depends on data{place}; torch.export cannot "
+            "take it: compute it outside the network, or nest the part before it"
+        )
+    return f"torch.export cannot take the network{place}: {first[:300]}"

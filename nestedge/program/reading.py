@@ -1,0 +1,317 @@
+"""Our flat graph from an exported program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node as FxNode
+from torch.utils import _pytree as pytree
+
+from nestedge.errors import UsageError
+from nestedge.program.graph import (
+    Argument,
+    InputSpec,
+    Node,
+    Program,
+    Ref,
+    TensorSpec,
+    Weight,
+    without_dead_nodes,
+)
+from nestedge.program.operators import ALLOWED, IN_PLACE, MOVEMENT
+from nestedge.program.structure import describe, flatten
+
+# Equal but for what torch.export writes and what the program keeps: a view becomes a reshape,
+# since a slice of a weight is no longer contiguous and since a shuffled value may not be.
+_RENAMED = {
+    "aten.view.default": "aten.reshape.default",
+    "aten._unsafe_view.default": "aten.reshape.default",
+    "aten.view_as.default": "aten.reshape_as.default",
+    "aten.lift_fresh_copy.default": "aten.clone.default",
+    "aten.detach_.default": "aten.detach.default",
+    "aten.constant_pad_nd.default": "aten.pad.default",
+    "add": "sym.add",
+    "sub": "sym.sub",
+    "mul": "sym.mul",
+    "floordiv": "sym.floordiv",
+    "mod": "sym.mod",
+    "neg": "sym.neg",
+}
+_CHECKS = ("aten._assert", "aten.sym_constrain", "_assert", "aten.sym_constrain_range")
+_ALIASING = MOVEMENT | {
+    "aten.contiguous.default",
+    "aten.alias.default",
+    "aten.detach.default",
+    "aten.to.dtype",
+    "aten.dropout.default",
+}
+_IGNORED_KWARGS = ("device", "pin_memory", "layout", "memory_format", "non_blocking")
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What came out of a module.
+
+    Attributes:
+        program: the graph, in the mode the module was in.
+        tensors: the module's own parameters, buffers and constants, by name (not copies).
+        aliases: other state-dict names of tied tensors, to the name used here.
+        examples: the first of the batch of every example input, by name.
+    """
+
+    program: Program
+    tensors: dict[str, torch.Tensor]
+    aliases: dict[str, str]
+    examples: dict[str, torch.Tensor]
+
+
+def read(exported: ExportedProgram, model: nn.Module, bound: dict[str, Any]) -> Capture:
+    """The program of an exported module.
+
+    Args:
+        exported: what torch.export made of the module.
+        model: the module, for its own tensors and their names.
+        bound: the example inputs by the names of forward's arguments.
+
+    Raises:
+        UsageError: an operator has no rule, or changes a value in place that is read elsewhere.
+    """
+    return _Reader(exported, model, bound).read()
+
+
+def batch_size(leaves: Sequence[torch.Tensor]) -> int:
+    """The batch size of example inputs: axis 0 of the first.
+
+    Raises:
+        UsageError: the first input has no axis 0, or an empty one.
+    """
+    if not leaves or leaves[0].dim() == 0 or leaves[0].shape[0] == 0:
+        raise UsageError("the first example input must be a tensor whose axis 0 is the batch")
+    return leaves[0].shape[0]
+
+
+def is_batched(value: Any, batch: int) -> bool:
+    """Whether axis 0 of an example input is the batch."""
+    return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == batch
+
+
+def user_line(text: str) -> str:
+    """Where in the user's code, from a traceback or an FX stack trace: " (net.py:12: code)"."""
+    places = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', text)
+    own = [place for place in places if not re.search(r"[/\\]torch[/\\]", place[0])]
+    if not own:
+        return ""
+    file, line, code = own[-1]
+    return f" ({file}:{line}: {code.strip()})"
+
+
+@dataclass
+class _Reader:
+    """Turns one exported program into ours; lives for one call of `read`."""
+
+    exported: ExportedProgram
+    model: nn.Module
+    bound: dict[str, Any]
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    specs: dict[str, TensorSpec] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    renamed: dict[FxNode, Argument] = field(default_factory=dict)
+    roots: dict[FxNode, FxNode] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)
+
+    def read(self) -> Capture:
+        self._read_tensors()
+        inputs = self._read_inputs()
+        nodes = [
+            node
+            for fx in self.exported.graph.nodes
+            if fx.op == "call_function"
+            for node in self._read_node(fx)
+        ]
+        results, outputs = self._read_outputs()
+        arguments = describe(self.bound, "", what="input")
+        program = Program(
+            inputs, arguments, tuple(nodes), outputs, results, self.specs, self.modules
+        )
+        leaves = flatten(arguments, self.bound)
+        examples = {
+            spec.name: (leaf[:1] if spec.shape and spec.shape[0] is None else leaf).detach().clone()
+            for spec, leaf in zip(inputs, leaves, strict=True)
+        }
+        return Capture(without_dead_nodes(program), self.tensors, self.aliases, examples)
+
+    def _read_tensors(self) -> None:
+        names: dict[int, str] = {}
+        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        persistent = self.model.state_dict(keep_vars=True)
+        buffers = dict(self.model.named_buffers(remove_duplicate=False))
+        for name, tensor in {**parameters, **buffers}.items():
+            if id(tensor) in names:
+                self.aliases[name] = names[id(tensor)]
+                continue
+            names[id(tensor)] = name
+            is_buffer = "buffer" if name in persistent else "constant"
+            self._store(name, tensor, "parameter" if name in parameters else is_buffer)
+
+    def _store(self, name: str, tensor: torch.Tensor, role: Any) -> None:
+        self.tensors[name] = tensor
+        self.specs[name] = TensorSpec(tuple(tensor.shape), tensor.dtype, role)
+
+    def _read_inputs(self) -> tuple[InputSpec, ...]:
+        arguments = describe(self.bound, "", what="input")
+        examples = dict(zip(arguments.names(), flatten(arguments, self.bound), strict=True))
+        batch = batch_size(list(examples.values()))
+        names = iter(examples)
+        placeholders = {n.name: n for n in self.exported.graph.nodes if n.op == "placeholder"}
+        for spec in self.exported.graph_signature.input_specs:
+            fx = placeholders[spec.arg.name]
+            if spec.kind == InputKind.USER_INPUT:
+                if isinstance(fx.meta.get("val"), torch.Tensor):
+                    self.renamed[fx] = Ref(next(names))
+                continue
+            name = str(spec.target)
+            if spec.kind == InputKind.CONSTANT_TENSOR and name not in self.tensors:
+                self._store(name, self.exported.constants[name], "constant")
+            self.renamed[fx] = Weight(self.aliases.get(name, name))
+        return tuple(
+            InputSpec(name, self._input_shape(value, batch), value.dtype)
+            for name, value in examples.items()
+        )
+
+    def _input_shape(self, value: torch.Tensor, batch: int) -> tuple[int | None, ...]:
+        shape: tuple[int | None, ...] = tuple(value.shape)
+        return (None, *shape[1:]) if is_batched(value, batch) else shape
+
+    def _read_node(self, fx: FxNode) -> list[Node]:
+        name = _operator_name(fx)
+        if name.startswith(_CHECKS):
+            return []
+        if name == "getitem":
+            source, index = fx.args
+            assert isinstance(source, FxNode)
+            self.renamed[fx] = Ref(f"{source.name}.{index}")
+            return []
+        if name not in ALLOWED and name.split(".")[1].endswith("_"):
+            name = self._functional(fx, name)
+        if name not in ALLOWED:
+            raise UsageError(_no_rule(fx, name))
+        return [self._node(fx, name)]
+
+    def _node(self, fx: FxNode, name: str) -> Node:
+        scope = self._read_scope(fx)
+        self.roots[fx] = self._root_of(fx, name)
+        args = tuple(self._argument(arg) for arg in fx.args)
+        kwargs = {k: self._argument(v) for k, v in fx.kwargs.items() if k not in _IGNORED_KWARGS}
+        value = fx.meta.get("val")
+        outputs: tuple[str, ...] = (fx.name,)
+        if isinstance(value, (list, tuple)):
+            outputs = tuple(f"{fx.name}.{i}" for i in range(len(value)))
+        else:
+            self.renamed[fx] = Ref(fx.name)
+            self._rename_mutated(fx)
+        line = user_line(str(fx.meta.get("stack_trace", ""))).strip(" ()")
+        return Node(name, args, kwargs, outputs, scope, line)
+
+    def _root_of(self, fx: FxNode, name: str) -> FxNode:
+        source = fx.args[0] if fx.args else None
+        if isinstance(source, FxNode) and (name in _ALIASING or _is_in_place(fx)):
+            return self.roots.get(source, source)
+        return fx
+
+    def _functional(self, fx: FxNode, name: str) -> str:
+        """The out-of-place operator that may stand for an in-place one here."""
+        target = fx.args[0]
+        assert isinstance(target, FxNode)
+        if name in IN_PLACE and isinstance(self.renamed.get(target), Weight):
+            return name
+        if isinstance(self.renamed.get(target), Weight):
+            raise UsageError(
+                f"{name} changes a stored tensor{_place(fx)}; update it outside forward"
+            )
+        root = self.roots.get(target, target)
+        order = {node: i for i, node in enumerate(self.exported.graph.nodes)}
+        for other, its_root in [*self.roots.items(), (root, root)]:
+            later = any(order[user] > order[fx] for user in other.users)
+            if its_root is root and other is not target and later:
+                raise UsageError(
+                    f"{name} changes a view of a value that is read later{_place(fx)}; write it "
+                    "out of place, or assign the parts with torch.cat"
+                )
+        package, base, overload = name.split(".")
+        return f"{package}.{base[:-1]}.{overload}"
+
+    def _rename_mutated(self, fx: FxNode) -> None:
+        target = fx.args[0] if fx.args else None
+        stored = isinstance(target, FxNode) and isinstance(self.renamed.get(target), Weight)
+        if _is_in_place(fx) and isinstance(target, FxNode) and not stored:
+            self.renamed[target] = Ref(fx.name)
+
+    def _read_scope(self, fx: FxNode) -> str:
+        scope = ""
+        for path, kind in (fx.meta.get("nn_module_stack") or {}).values():
+            scope = path.split("@")[0]
+            self.modules[scope] = str(kind).rsplit(".", 1)[-1]
+        return scope
+
+    def _argument(self, value: Any) -> Argument:
+        if isinstance(value, FxNode):
+            return self.renamed[value]
+        if isinstance(value, (list, tuple)):
+            return tuple(self._argument(item) for item in value)
+        if isinstance(value, (torch.device, torch.layout, torch.memory_format)):
+            return None
+        return value
+
+    def _read_outputs(self) -> tuple[Any, tuple[tuple[str, Ref | Weight], ...]]:
+        nodes = {n.name: n for n in self.exported.graph.nodes}
+        refs: list[Any] = []
+        for spec in self.exported.graph_signature.output_specs:
+            if spec.kind != OutputKind.USER_OUTPUT:
+                continue
+            if hasattr(spec.arg, "name") and isinstance(
+                nodes[spec.arg.name].meta["val"], torch.Tensor
+            ):
+                refs.append(nodes[spec.arg.name])
+            elif hasattr(spec.arg, "value"):
+                refs.append(spec.arg.value)
+            else:
+                raise UsageError("the network returns a size; return tensors only")
+        # Meta tensors stand for the outputs, so that their nesting gets its names.
+        stand_ins = [torch.empty(0) if isinstance(ref, FxNode) else ref for ref in refs]
+        spec = self.exported.call_spec.out_spec
+        assert spec is not None
+        value = pytree.tree_unflatten(stand_ins, spec)
+        bare = isinstance(value, torch.Tensor)
+        results = describe(
+            value, "output" if bare or not isinstance(value, dict) else "", what="output"
+        )
+        values = [self.renamed[ref] for ref in refs if isinstance(ref, FxNode)]
+        return results, tuple(zip(results.names(), values, strict=True))
+
+
+def _is_in_place(fx: FxNode) -> bool:
+    name = _operator_name(fx)
+    return name.startswith("aten.") and name.split(".")[1].endswith("_")
+
+
+def _operator_name(fx: FxNode) -> str:
+    name = str(fx.target) if isinstance(fx.target, torch._ops.OpOverload) else fx.target.__name__  # type: ignore[union-attr]
+    return _RENAMED.get(name, name)
+
+
+def _place(fx: FxNode) -> str:
+    return user_line(str(fx.meta.get("stack_trace", "")))
+
+
+def _no_rule(fx: FxNode, name: str) -> str:
+    return (
+        f"no rule for operator {name}{_place(fx)}; write the line with other operators, or nest "
+        "the part of the network without it"
+    )

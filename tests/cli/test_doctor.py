@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from nestedge.cli import main
+from tests.fakes import declare_plugins
+
+
+def _run(*args: str) -> Result:
+    return CliRunner().invoke(main, ["doctor", *args])
+
+
+def test_what_works_and_what_is_missing_are_told(site: Path, fake_runtime: Path) -> None:
+    (site / "lacking.py").write_text("import no_such_framework\n")
+    entries = {"lacking": "lacking:Plugin"}
+    declare_plugins(site, group="nestedge.runtimes", entries=entries, extras=["lacking"])
+    result = _run()
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "runtime fake works fake 1.0" in lines
+    needs = "runtime 'lacking' needs no_such_framework: pip install 'fake1[lacking]'"
+    assert f"runtime lacking missing {needs}" in lines
+    assert any(line.startswith("images works pillow ") for line in lines)
+
+
+def test_json_says_the_same(fake_runtime: Path) -> None:
+    document = json.loads(_run("--json").stdout)
+    assert {"detail": "fake 1.0", "part": "runtime fake", "works": True} in document["parts"]
+    assert document["python"].startswith("3.")
+    assert "device" in document
+
+
+def test_the_telemetry_of_onnxruntime_is_off(site: Path) -> None:
+    # Under a name of its own, as it may be installed under "onnx" too.
+    entries = {"onnx-here": "nestedge_onnx.runtime:OnnxRuntime"}
+    declare_plugins(site, group="nestedge.runtimes", entries=entries)
+    assert "telemetry: that of onnxruntime is off\n" in _run().stdout

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from click.testing import CliRunner, Result
+
+from nestedge.cli import main
+from nestedge.profiling.measure import load_measurements
+from tests.fakes import fake_build
+
+
+def _run(*args: object) -> Result:
+    return CliRunner().invoke(main, ["profile", *map(str, args)])
+
+
+def test_measurements_are_printed_and_kept(tmp_path: Path, fake_runtime: Path) -> None:
+    fake_build(tmp_path)
+    result = _run(tmp_path, "--rounds", 3)
+    assert result.exit_code == 0
+    assert "full/fake-fp32   latency_ms" in result.stdout
+    assert f"threads: 1; kept in {tmp_path / 'measurements.json'}" in result.stdout
+    assert len(load_measurements(tmp_path)) == 4
+
+
+def test_json_is_what_is_kept(tmp_path: Path, fake_runtime: Path) -> None:
+    fake_build(tmp_path)
+    data = tmp_path / "test.npz"
+    images = np.zeros((5, 2, 2, 1), np.uint8)
+    np.savez(data, inputs=images, labels=np.zeros(5, np.int64))
+    result = _run(tmp_path, "--rounds", 3, "--data", data, "--json")
+    assert result.exit_code == 0
+    kept = json.loads((tmp_path / "measurements.json").read_text())["measurements"]
+    assert json.loads(result.stdout) == kept
+    quantities = ["accuracy_percent", "latency_ms", "load_ms"]
+    assert [entry["quantity"] for entry in kept] == quantities * 2
+
+
+@pytest.mark.parametrize("arrays", [{}, {"inputs": np.zeros(1)}, {"x": np.zeros(1)}])
+def test_a_data_set_without_labels_is_refused(
+    tmp_path: Path,
+    fake_runtime: Path,
+    arrays: dict[str, npt.NDArray[np.float64]],
+) -> None:
+    fake_build(tmp_path)
+    np.savez(tmp_path / "test.npz", **arrays)
+    result = _run(tmp_path, "--rounds", 1, "--data", tmp_path / "test.npz")
+    assert result.exit_code == 2
+    assert "expected the arrays 'inputs' and 'labels', found" in result.stderr

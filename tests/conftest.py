@@ -1,0 +1,25 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import declare_plugins
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder on sys.path, where tests declare plug-ins."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def fake_runtime(site: Path) -> Path:
+    """The folder on sys.path in which the runtime "fake" is declared."""
+    declare_plugins(site, group="nestedge.runtimes", entries={"fake": "tests.fakes:FakeRuntime"})
+    return site

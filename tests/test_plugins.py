@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nestedge import plugins
+from nestedge.errors import MissingDependencyError, NestedgeError, UsageError
+from nestedge.plugins import TensorInfo, check_inputs
+from tests.fakes import FakeRuntime, declare_plugins
+
+RUNTIMES = "nestedge.runtimes"
+CONVERTERS = "nestedge.converters"
+
+
+def test_a_declared_runtime_is_listed_and_loaded(fake_runtime: Path) -> None:
+    assert "fake" in plugins.runtimes()
+    assert isinstance(plugins.load_runtime("fake"), FakeRuntime)
+
+
+def test_a_declared_converter_is_listed_and_loaded(site: Path) -> None:
+    # Any class without arguments will do here: what a converter does is not asked.
+    declare_plugins(site, group=CONVERTERS, entries={"fake": "tests.fakes:FakeRuntime"})
+    assert "fake" in plugins.converters()
+    assert isinstance(plugins.load_converter("fake"), FakeRuntime)
+
+
+def test_an_unknown_runtime_is_refused_with_a_suggestion(fake_runtime: Path) -> None:
+    with pytest.raises(UsageError, match=r"no runtime 'fakke'; .*did you mean 'fake'\?"):
+        plugins.load_runtime("fakke")
+
+
+def _plugin(site: Path, name: str, text: str) -> str:
+    (site / f"{name}.py").write_text(text)
+    return f"{name}:Plugin"
+
+
+def test_a_missing_framework_is_named_with_the_line_to_type(site: Path) -> None:
+    value = _plugin(site, "needs_much", "import no_such_framework.sub\n")
+    entries = {"odd": value, "onnx-like": value}
+    declare_plugins(site, group=RUNTIMES, entries=entries, extras=["onnx-like"])
+    with pytest.raises(
+        MissingDependencyError,
+        match=r"^runtime 'onnx-like' needs no_such_framework: pip install 'fake0\[onnx-like\]'$",
+    ):
+        plugins.load_runtime("onnx-like")
+    # A plug-in whose distribution has no extra for it is helped by the package itself.
+    with pytest.raises(MissingDependencyError, match=r"pip install 'no_such_framework'$"):
+        plugins.load_runtime("odd")
+
+
+def test_converters_share_the_extra_convert(site: Path) -> None:
+    value = _plugin(site, "needs_torch", "import no_such_framework\n")
+    declare_plugins(site, group=CONVERTERS, entries={"x": value}, extras=["convert", "x"])
+    with pytest.raises(MissingDependencyError, match=r"pip install 'fake0\[convert\]'$"):
+        plugins.load_converter("x")
+
+
+def test_a_plugin_whose_own_module_is_gone_asks_for_its_package(site: Path) -> None:
+    declare_plugins(site, group=RUNTIMES, entries={"gone": "nestedge_gone.runtime:Plugin"})
+    with pytest.raises(MissingDependencyError, match=r"nestedge_gone is missing: reinstall fake0$"):
+        plugins.load_runtime("gone")
+
+
+@pytest.mark.parametrize("error", ["ImportError", "OSError"])
+def test_a_framework_that_does_not_load_says_why(site: Path, error: str) -> None:
+    name = f"broken_{error.lower()}"
+    value = _plugin(site, name, f"raise {error}('libx.so: wrong architecture')\n")
+    declare_plugins(site, group=RUNTIMES, entries={"broken": value})
+    with pytest.raises(
+        MissingDependencyError, match=r"^runtime 'broken' cannot be imported: libx\.so: wrong arch"
+    ):
+        plugins.load_runtime("broken")
+
+
+def test_a_name_declared_twice_is_refused(site: Path) -> None:
+    declare_plugins(site, group=RUNTIMES, entries={"fake": "tests.fakes:FakeRuntime"})
+    declare_plugins(site, group=RUNTIMES, entries={"fake": "tests.fakes:FakeSession"})
+    with pytest.raises(NestedgeError, match=r"runtime 'fake' is declared twice.*FakeSession"):
+        plugins.runtimes()
+
+
+INFOS = (TensorInfo("x", (1, 2), "float32"), TensorInfo("y", (-1,), "int64"))
+X, Y = np.zeros((1, 2), np.float32), np.zeros(7, np.int64)
+
+
+def test_inputs_that_fit_pass() -> None:
+    check_inputs(INFOS, {"y": Y, "x": X})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"x": X}, r"input 'y' is missing; given are \['x'\]"),
+        ({"x": X, "y": Y, "xx": X}, r"no input 'xx'; inputs are \['x', 'y'\]; did you mean 'x'\?"),
+        ({"x": X.T, "y": Y}, r"input 'x': expected shape \(1, 2\) and .*found \(2, 1\)"),
+        ({"x": X[0], "y": Y}, r"found \(2,\) and float32"),
+        ({"x": X.astype(np.float64), "y": Y}, "dtype float32, found .* and float64"),
+    ],
+    ids=["missing", "unknown", "shape", "rank", "dtype"],
+)
+def test_inputs_that_do_not_fit_are_refused(
+    given: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_inputs(INFOS, given)

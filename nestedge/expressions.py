@@ -39,6 +39,11 @@ def stored(name: str) -> Expression:
     return Expression("stored", attributes={"name": name})
 
 
+def zeros(shape: tuple[int, ...], dtype: str) -> Expression:
+    """Nothing but zeros: the bias of a layer that has none, where a format wants one."""
+    return Expression("zeros", attributes={"shape": list(shape), "dtype": dtype})
+
+
 def take(source: Expression, dim: int, intervals: tuple[tuple[int, int], ...]) -> Expression:
     """The entries of some intervals of one dimension."""
     pieces = [list(interval) for interval in intervals]
@@ -69,6 +74,17 @@ def shifted(
     return Expression(
         "shift", tuple(inputs), {"bias": bias is not None, "shift": shift is not None}
     )
+
+
+def added(source: Expression | None, values: list[float], dtype: str) -> Expression:
+    """The source, or zeros, plus given numbers, rounded once to a dtype."""
+    inputs = () if source is None else (source,)
+    return Expression("added", inputs, {"values": values, "dtype": dtype})
+
+
+def cast(source: Expression, dtype: str) -> Expression:
+    """The source in another dtype, by numpy's name."""
+    return Expression("cast", (source,), {"dtype": dtype})
 
 
 def transposed(source: Expression, dims: tuple[int, ...]) -> Expression:
@@ -140,6 +156,16 @@ def _shift(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     return moved
 
 
+def _cast(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    return inputs[0].astype(attributes["dtype"])
+
+
+def _added(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    values = np.array(attributes["values"], dtype=np.float64)
+    total = values + inputs[0].astype(np.float64) if inputs else values
+    return total.astype(attributes["dtype"])
+
+
 def _transpose(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     return np.transpose(inputs[0], attributes["dims"])
 
@@ -148,12 +174,19 @@ def _reshape(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     return inputs[0].reshape(attributes["shape"])
 
 
+def _zeros(_: list[Array], attributes: Mapping[str, Any]) -> Array:
+    return np.zeros(attributes["shape"], attributes["dtype"])
+
+
 OPERATIONS: dict[str, Callable[[list[Array], Mapping[str, Any]], Array]] = {
+    "zeros": _zeros,
     "take": _take,
     "mask": _mask,
     "batch_norm_scale": _batch_norm_scale,
     "scale": _scale,
     "shift": _shift,
+    "cast": _cast,
+    "added": _added,
     "transpose": _transpose,
     "reshape": _reshape,
 }

@@ -84,14 +84,16 @@ def encode_masks(
 
 
 def check_nested_masks(nesting: Nesting, level: str, codes: Mapping[str, Codes]) -> None:
-    """Check the new level's masks against every level that it lies in or that lies in it.
+    """Check the new level's masks against those of levels that it lies in or that lie in it.
+
+    A masked level and one without masks need not be comparable: levels are a partial order.
 
     Raises:
         UsageError: of two levels of which one has the axes of the other, neither has all the
             weights of the other.
     """
     for other in nesting.levels:
-        if other == level:
+        if other == level or not (nesting.is_masked(level) and nesting.is_masked(other)):
             continue
         pairs = [
             (small, large)

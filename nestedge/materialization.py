@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from nestedge.convert import LevelProgram, tensor_of
 from nestedge.expressions import Array, Expression, evaluate, masked, stored, take
+from nestedge.harvest import Harvest, harvest
 from nestedge.nested import NestedModel
 from nestedge.program.emit import emit
-from nestedge.program.graph import Program
 from nestedge.tree import named
-
-
-@dataclass(frozen=True)
-class LevelProgram:
-    """A level as a program of its own.
-
-    Attributes:
-        program: with every size the level's.
-        tensors: every tensor that the program reads, at the level's size.
-        expressions: how each tensor comes from the stored ones.
-    """
-
-    program: Program
-    tensors: Mapping[str, torch.Tensor]
-    expressions: Mapping[str, Expression]
 
 
 def stored_tensors(nested: NestedModel) -> dict[str, torch.Tensor]:
@@ -62,7 +44,16 @@ def expression_of(nested: NestedModel, level: str, tensor: str) -> Expression:
 
 
 def level_program(nested: NestedModel, level: str) -> LevelProgram:
-    """A level as a program of its own.
+    """A level as a program of its own, without the channels that its element masks leave dead.
+
+    Raises:
+        UsageError: there is no such level.
+    """
+    return harvest_level(nested, level).level
+
+
+def harvest_level(nested: NestedModel, level: str) -> Harvest:
+    """A level as a program of its own, and what its element masks let go of it.
 
     Raises:
         UsageError: there is no such level.
@@ -72,12 +63,10 @@ def level_program(nested: NestedModel, level: str) -> LevelProgram:
     expressions = {name: expression_of(nested, level, name) for name in sorted(used)}
     arrays = stored_arrays(nested)
     tensors = {name: tensor_of(evaluate(e, arrays)) for name, e in expressions.items()}
-    return LevelProgram(program, tensors, expressions)
-
-
-def tensor_of(array: Array) -> torch.Tensor:
-    """An array as a contiguous tensor."""
-    return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+    cut = LevelProgram(program, tensors, expressions, arrays)
+    # Structure that is absent is gone already; only a mask leaves weights that are zero.
+    is_masked = nested.nesting.is_masked(level)
+    return harvest(cut) if is_masked else Harvest(cut, {}, (), ())
 
 
 def materialize(nested: NestedModel, level: str) -> ExportedProgram:

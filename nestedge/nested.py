@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -177,13 +178,44 @@ class NestedModel(nn.Module):
         return frozenset(batch_norm_tensors(self.elastic.program, self.card.batch_norm))
 
     def _store_own(self, level: str) -> None:
-        tree = nn.Module()
         shared = named(self.shared)
-        kept = [t for t in sorted(self.nesting.own[level]) if self.nesting.uses(level, t)]
-        for tensor in kept:
-            value = cut(shared[tensor], self.nesting.uses(level, tensor)).detach().clone()
+        own = sorted(self.nesting.own[level])
+        kept = [t for t in own if self.nesting.uses(level, t) is not None]
+        cuts = {t: cut(shared[t], self.nesting.uses(level, t)).detach().clone() for t in kept}
+        self._register_own(level, cuts)
+
+    def _register_own(self, level: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        tree = nn.Module()
+        for tensor, value in tensors.items():
             register(tree, tensor, value, self.elastic.program.tensors[tensor].role)
         self.own[f"level_{level}"] = tree
+
+    def restore_levels(
+        self,
+        nesting: Nesting,
+        *,
+        own: Mapping[str, Mapping[str, torch.Tensor]],
+        codes: Mapping[str, npt.NDArray[np.uint8]],
+    ) -> None:
+        """Take the levels of a saved network of the same axes, with the tensors stored for them."""
+        self.nesting = nesting
+        self._plans.clear()
+        self._store_codes(codes)
+        for level, tensors in own.items():
+            self._register_own(level, tensors)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as a .nest, from which `nestedge.load` makes it again.
+
+        Raises:
+            UsageError: torch.export cannot take the network in training mode, or the network holds
+                something that the format has no place for.
+            OSError: the file cannot be written; what was there before stays.
+        """
+        # Reading a file makes a NestedModel, so the module of the format is above this one.
+        from nestedge.nestfile import save
+
+        save(self, path)
 
     @contextmanager
     def at(self, *levels: str) -> Iterator[NestedModel]:
@@ -209,23 +241,44 @@ class NestedModel(nn.Module):
         Raises:
             UsageError: the inputs are not nested like the example inputs.
         """
-        leaves = flatten(self.elastic.program.arguments, self._bind(args, kwargs))
+        leaves = self.leaves(*args, **kwargs)
         if not self._active:
             return self._run(None, leaves)
         if len(self._active) == 1:
             return self._run(self._active[0], leaves)
         return {level: self._run(level, leaves) for level in self._active}
 
+    def leaves(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        """The input tensors of a call, in the order of the program's inputs.
+
+        Raises:
+            UsageError: the inputs are not nested like the example inputs, or one has another
+                number of dimensions.
+        """
+        leaves = flatten(self.elastic.program.arguments, self._bind(args, kwargs))
+        for spec, leaf in zip(self.elastic.program.inputs, leaves, strict=True):
+            # An image without its batch would fail far from here, and not always.
+            if leaf.dim() != len(spec.shape):
+                expected = ["batch" if size is None else size for size in spec.shape]
+                raise UsageError(
+                    f"input {spec.name!r}: expected {len(expected)} dimensions like {expected}, "
+                    f"found shape {list(leaf.shape)}"
+                )
+        return leaves
+
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         structure = self.elastic.program.arguments
         if len(args) > len(structure.keys):
             raise UsageError(f"expected inputs {list(structure.keys)}, found {len(args)}")
+        given = dict(zip(structure.keys, args, strict=False))
+        if twice := sorted(given.keys() & kwargs.keys()):
+            raise UsageError(f"inputs {twice} are given twice, by position and by name")
         fixed = {
             key: item.value
             for key, item in zip(structure.keys, structure.items, strict=True)
             if item.kind == "constant"
         }
-        return {**fixed, **dict(zip(structure.keys, args, strict=False)), **kwargs}
+        return {**fixed, **given, **kwargs}
 
     def _run(self, level: str | None, leaves: Sequence[torch.Tensor]) -> Any:
         plan = self.plan(level, "train" if self.training else "eval")
@@ -236,6 +289,7 @@ class NestedModel(nn.Module):
         """How a level runs; None is the full network."""
         if (level, mode) not in self._plans:
             analysis = self._analysis(mode)
+            found: dict[str, tuple[Intervals | None, ...]]
             if level is None:
                 program = analysis.program
                 found = {t: (None,) * len(program.tensors[t].shape) for t in program.used_tensors()}
@@ -261,7 +315,12 @@ class NestedModel(nn.Module):
         return found
 
     def own_tensors(self, level: str) -> dict[str, torch.Tensor]:
-        """The level-specific tensors of a level, by their names in the network."""
+        """The level-specific tensors of a level, by their names in the network.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        self.nesting.choice(level)
         return named(self.own[f"level_{level}"])
 
     def _used_codes(self, tensor: str, level: str) -> torch.Tensor:
@@ -320,7 +379,7 @@ def nest(
         UsageError: torch.export cannot take the network, an operator has no rule, or a level
             is out of range; the message names the place.
     """
-    args, kwargs = _as_call(example_inputs)
+    args, kwargs = as_call(example_inputs)
     was_training = model.training
     try:
         captured = capture(model.eval(), args, kwargs=kwargs)
@@ -339,12 +398,13 @@ def nest(
     return nested
 
 
-def _as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    if isinstance(example_inputs, (tuple, list)):
-        return tuple(example_inputs), {}
-    return (example_inputs,), {}
+def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword inputs from a tensor, a tuple or list, or a dict of keyword inputs."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    return (inputs,), {}
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

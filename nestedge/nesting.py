@@ -129,7 +129,7 @@ class Nesting:
         """
         if level not in self.levels:
             raise UsageError(
-                f"no level {level!r}; the network has {sorted(self.levels)}"
+                f"no level {level!r}; the network has {list(self.levels)}"
                 f"{did_you_mean(level, self.levels)}"
             )
         return self.levels[level]
@@ -211,6 +211,12 @@ class Nesting:
             for tensor, patterns in self.patterns.items()
         }
         return {tensor: codes for tensor, codes in stray.items() if codes}
+
+    def is_masked(self, level: str) -> bool:
+        """Whether a level lacks weights of its axes by an element mask."""
+        return any(
+            level not in levels for patterns in self.patterns.values() for levels in patterns[1:]
+        )
 
     def order(self) -> tuple[tuple[str, str], ...]:
         """Every pair (smaller, larger) of levels of which the first is inside the second."""

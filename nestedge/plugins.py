@@ -46,10 +46,12 @@ class Session(Protocol):
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """What `run` wants."""
+        ...
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """What `run` gives."""
+        ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs by name.
@@ -57,6 +59,7 @@ class Session(Protocol):
         Raises:
             ValueError: an input is missing, unknown, or of another shape or dtype.
         """
+        ...
 
 
 class Runtime(Protocol):
@@ -65,9 +68,11 @@ class Runtime(Protocol):
     @property
     def name(self) -> str:
         """How artifacts call it: "onnx", "tflite"."""
+        ...
 
     def version(self) -> str:
         """The framework and its version, as in "onnxruntime 1.31.1"."""
+        ...
 
     def open(self, path: Path, *, threads: int = 1) -> Session:
         """The network in a file, ready to run on `threads` CPU threads.
@@ -76,6 +81,7 @@ class Runtime(Protocol):
             UsageError: there is no such file.
             FormatError: the framework does not accept the file.
         """
+        ...
 
 
 @dataclass(frozen=True)

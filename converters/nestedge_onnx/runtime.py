@@ -9,8 +9,11 @@ from pathlib import Path
 # onnxruntime >= 1.29 sends usage data unless this is set before its import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from onnxruntime.capi import (
+    onnxruntime_pybind11_state as ort_errors,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 from nestedge.errors import FormatError, NestedgeError, UsageError
 from nestedge.plugins import Array, TensorInfo, check_inputs
@@ -103,7 +106,8 @@ class OnnxSession:
             outputs = self._session.run(self._names, dict(inputs))
         except _REFUSALS as error:
             raise NestedgeError(f"{self._path}: running failed: {_first_line(error)}") from error
-        return dict(zip(self._names, outputs, strict=True))
+        pairs = zip(self._names, outputs, strict=True)
+        return {name: np.asarray(output) for name, output in pairs}
 
 
 def _info(node: onnxruntime.NodeArg, path: Path) -> TensorInfo:

@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from nestedge.errors import FormatError, NestedgeError, UsageError
 from nestedge.plugins import Array, TensorInfo, check_inputs
+from nestedge_tflite.quiet import silenced
 
 
 class LiteRtRuntime:
@@ -37,11 +38,12 @@ class LiteRtRuntime:
         if not path.is_file():
             raise UsageError(f"{path}: no such file")
         try:
-            interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            with silenced():
+                interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                interpreter.allocate_tensors()
             signatures = sorted(interpreter.get_signature_list())
             if len(signatures) != 1:
                 raise FormatError(f"{path}: expected one signature, found {signatures}")
-            interpreter.allocate_tensors()
             return LiteRtSession(interpreter, signatures[0], path=path)
         except (ValueError, RuntimeError) as error:
             raise FormatError(f"{path}: LiteRT refuses it: {_one_line(error)}") from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,10 @@ from nestedge.axes.call import Call
 from nestedge.axes.rules import RULES
 from nestedge.axes.tags import FROZEN, Tags, Ties, compact, reduced, varying
 from nestedge.errors import UsageError
-from nestedge.program.graph import Node, Program, Ref, Weight, call, substitute
-from nestedge.program.operators import SYMBOLIC, resolve
+from nestedge.program.arguments import named_arguments
+from nestedge.program.graph import Node, Program, Ref, Weight
+from nestedge.program.operators import SYMBOLIC
+from nestedge.program.shapes import trace_shapes
 
 Units = npt.NDArray[np.int64]
 """For every entry of a dimension the unit it belongs to, or ALWAYS."""
@@ -77,13 +78,11 @@ class _Walk:
     tags: dict[str, Any] = field(default_factory=dict)
     metas: dict[str, Any] = field(default_factory=dict)
     weight_tags: dict[str, Tags] = field(default_factory=dict)
-    weight_metas: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def walk(self) -> Analysis:
+        self.metas = trace_shapes(self.program, batch=TRACED_BATCH)
         for spec in self.program.inputs:
-            shape = spec.shape_at(TRACED_BATCH)
-            self.metas[spec.name] = torch.empty(shape, dtype=spec.dtype, device="meta")
-            self.tags[spec.name] = Tags(shape)
+            self.tags[spec.name] = Tags(spec.shape_at(TRACED_BATCH))
         for node in self.program.nodes:
             self._visit(node)
         for _, ref in self.program.outputs:
@@ -92,28 +91,20 @@ class _Walk:
         return self._finish()
 
     def _visit(self, node: Node) -> None:
-        results = call(node, self._meta, device=torch.device("meta"))
-        for name, result in zip(node.outputs, results, strict=False):
-            if name is not None:
-                self.metas[name] = result
         if node.op in SYMBOLIC:
-            self.tags[node.output] = results[0]
+            self.tags[node.output] = self.metas[node.output]
             return
         if node.op not in RULES:
             raise UsageError(f"no rule for operator {node.op} ({node.line or node.scope})")
-        shapes = [tuple(result.shape) for result in results]
-        tags = RULES[node.op](Call(node.op, named_arguments(node, self._tags), shapes, self.ties))
+        shapes = [tuple(self.metas[name].shape) if name else () for name in node.outputs]
+        call = Call(node.op, named_arguments(node, self._tags), shapes, self.ties)
+        try:
+            tags = RULES[node.op](call)
+        except UsageError as error:
+            raise UsageError(f"{error} ({node.line or node.scope})") from error
         for name, value in zip(node.outputs, tags, strict=False):
             if name is not None:
                 self.tags[name] = value
-
-    def _meta(self, leaf: Ref | Weight) -> Any:
-        if isinstance(leaf, Ref):
-            return self.metas[leaf.name]
-        if leaf.name not in self.weight_metas:
-            spec = self.program.tensors[leaf.name]
-            self.weight_metas[leaf.name] = torch.empty(spec.shape, dtype=spec.dtype, device="meta")
-        return self.weight_metas[leaf.name]
 
     def _tags(self, leaf: Ref | Weight) -> Any:
         if isinstance(leaf, Ref):
@@ -124,9 +115,9 @@ class _Walk:
         return self.weight_tags[leaf.name]
 
     def _finish(self) -> Analysis:
-        label = self.ties.resolve()
         for name in self.program.tensors:
             self._tags(Weight(name))
+        label = self.ties.resolve()
         table = _numbered(label, self.weight_tags)
         values = {n: v for n, v in self.tags.items() if isinstance(v, Tags)}
         return Analysis(
@@ -136,30 +127,6 @@ class _Walk:
             values={name: _by_dim(value, table) for name, value in values.items()},
             weights={name: _by_dim(value, table) for name, value in self.weight_tags.items()},
         )
-
-
-def named_arguments(node: Node, look_up: Callable[[Ref | Weight], Any]) -> dict[str, Any]:
-    """The arguments of a node by their name in the operator's schema, defaults included."""
-    names, defaults = _schema(node.op)
-    found = {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
-    return {name: _listed(substitute(found[name], look_up)) for name in names if name in found}
-
-
-def schema_names(op: str) -> tuple[str, ...]:
-    """The argument names of an operator, in order."""
-    return _schema(op)[0]
-
-
-@cache
-def _schema(op: str) -> tuple[tuple[str, ...], dict[str, Any]]:
-    schema = resolve(op)._schema  # type: ignore[attr-defined]
-    names = tuple(argument.name for argument in schema.arguments)
-    defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    return names, defaults
-
-
-def _listed(argument: Any) -> Any:
-    return [_listed(item) for item in argument] if isinstance(argument, tuple) else argument
 
 
 def _numbered(label: npt.NDArray[np.int64], weights: Mapping[str, Tags]) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from nestedge.program.graph import (
     without_dead_nodes,
 )
 from nestedge.program.operators import SYMBOLIC
+from nestedge.program.shapes import trace_shapes
 
 _ADDITIONS = {"aten.add.Tensor"}
 _CONCATENATION = "aten.cat.default"
@@ -67,7 +68,10 @@ def find_blocks(program: Program) -> dict[str, Block]:
     joins = _ADDITIONS | {_CONCATENATION}
     adding = {node.scope for node in program.nodes if node.op in joins}
     paths = [p for p in program.modules if p and any(_inside(scope, p) for scope in adding)]
-    found = {path: block for path in paths if (block := _block(program, path))}
+    values = trace_shapes(program, batch=2) if paths else {}
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in values.items()}
+    blocks = {path: _block(program, path) for path in paths}
+    found = {path: block for path, block in blocks.items() if block and _fits(block, shapes)}
     stages = {path for path in found if _holds_blocks(path, found)}
     single = {path: block for path, block in found.items() if path not in stages}
     return {
@@ -108,6 +112,19 @@ def _block(program: Program, path: str) -> Block | None:
     if pieces is None:
         return None
     return Block(path, enters, leaves, pieces, _own_tensors(program, path, outside))
+
+
+def _fits(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether what leaves a block has the shape of what enters it, but for the pieces."""
+    enters, leaves = shapes[block.enters], shapes[block.leaves]
+    if len(enters) != len(leaves):
+        return False
+    grown = [dim for dim, size in enumerate(enters) if size != leaves[dim]]
+    if not block.pieces:
+        # Broadcast by the addition, or concatenated with itself: without the block it is smaller.
+        return not grown
+    added = sum(shapes[piece][grown[0]] for piece in block.pieces) if len(grown) == 1 else 0
+    return added > 0 and enters[grown[0]] + added == leaves[grown[0]]
 
 
 def _pieces(made: Mapping[str, Node], enters: str, leaves: str) -> tuple[str, ...] | None:

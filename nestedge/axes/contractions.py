@@ -8,6 +8,7 @@ import torch
 
 from nestedge.axes.call import Call
 from nestedge.axes.tags import Tags, Ties, at, inserted, squeezed, varying
+from nestedge.errors import UsageError
 
 
 def convolution(call: Call) -> Sequence[Tags]:
@@ -33,7 +34,9 @@ def _kernel_frozen(call: Call) -> Tags:
 
 def _convolve(call: Call, *, produced: torch.Tensor, read: torch.Tensor) -> Sequence[Tags]:
     ties, groups, shape = call.ties, call.a["groups"], call.out[0]
-    value = ties.freeze_dims(call.a["input"], range(2, len(shape)))
+    if len(shape) != len(call.a["weight"].shape):
+        raise UsageError(f"{call.op} without a batch; give it one with unsqueeze(0)")
+    value = ties.isolate(ties.freeze_dims(call.a["input"], range(2, len(shape))), [1])
     channels = ties.along(value, 1)
     if len(read) == len(channels):
         ties.tie(channels, read)
@@ -74,7 +77,12 @@ def addmm(call: Call) -> Sequence[Tags]:
 
 def attention(call: Call) -> Sequence[Tags]:
     """softmax(q k^T / sqrt(width)) v."""
+    if call.a["enable_gqa"]:
+        raise UsageError(f"{call.op} with enable_gqa; repeat keys and values for their queries")
     scores = _matmul(call.a["query"], _transposed(call.a["key"]), call.ties)
+    if call.a["is_causal"]:
+        # Which tokens a token sees follows from their numbers.
+        scores = call.ties.freeze_dims(scores, [-2, -1])
     if call.a["attn_mask"] is not None:
         scores = call.ties.join(scores, call.a["attn_mask"])
     return [_matmul(call.ties.isolate(scores, [-1]), call.a["value"], call.ties)]

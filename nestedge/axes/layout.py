@@ -32,9 +32,9 @@ class Layout:
 def lay_out(analysis: Analysis) -> Layout:
     """Group units into axes.
 
-    Units are of one axis when they stand in the same tensors and dimensions, equally often, and
-    next to each other where they first do: so a concatenation's parts are axes of their own, and
-    so is the padding in front of a shortcut's channels.
+    Units are of one axis when they stand in the same tensors, values and dimensions, equally
+    often, and next to each other where they first do: so a concatenation's parts are axes of their
+    own, and so is the padding in front of a shortcut's channels.
     """
     signatures = _signatures(analysis)
     axis_of = np.full(analysis.count, ALWAYS, dtype=np.int64)
@@ -82,10 +82,15 @@ def _rows(analysis: Analysis) -> Iterator[tuple[str, Units]]:
 
 
 def _signatures(analysis: Analysis) -> npt.NDArray[np.int64]:
-    """A hash for every unit of the dimensions it stands in, each as often as it does."""
+    """A hash for every unit of the dimensions it stands in, each as often as it does.
+
+    Those of values count as well: the parts of a split are axes of their own although one tensor
+    makes them both, or a level could lose a part as a whole.
+    """
     signatures = np.zeros(analysis.count, dtype=np.uint64)
     rng = np.random.default_rng(0)
-    for _, row in _rows(analysis):
+    values = [row for dims in analysis.values.values() for rows in dims.values() for row in rows]
+    for row in [*(row for _, row in _rows(analysis)), *values]:
         code = rng.integers(1, 2**63, dtype=np.uint64)
         counts = np.bincount(row[row != ALWAYS], minlength=analysis.count)
         signatures += counts.astype(np.uint64) * np.uint64(code)

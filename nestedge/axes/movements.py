@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from nestedge.axes.call import Call
-from nestedge.axes.tags import FROZEN, Tags, Ties, at, inserted, squeezed
+from nestedge.axes.tags import FROZEN, Tags, Ties, at, inserted, reduced, squeezed
 from nestedge.program import operators
 
 
@@ -22,8 +22,11 @@ def movement(call: Call) -> Sequence[Tags]:
     if call.op == "aten.slice.Tensor" and call.a["step"] != 1:
         value = call.ties.freeze_dims(value, [call.a["dim"]])
     moved = [_as_list(operators.resolve(call.op)(plane, *rest)) for plane in value.planes]
+    # A part that nothing reads has no shape, and must not freeze anything.
+    read = [len(call.out) == 1 or shape != () for shape in call.out]
     return [
-        call.ties.value(shape, [planes[i] for planes in moved]) for i, shape in enumerate(call.out)
+        call.ties.value(shape, [planes[i] for planes in moved] if read[i] else [])
+        for i, shape in enumerate(call.out)
     ]
 
 
@@ -107,11 +110,12 @@ def embedding(call: Call) -> Sequence[Tags]:
 
 
 def index_select(call: Call) -> Sequence[Tags]:
-    """Entries by index: every level has the dimension whole."""
-    value = call.ties.reduce(
-        call.ties.freeze_dims(call.a["self"], [call.a["dim"]]), [call.a["dim"]]
-    )
-    return [call.ties.value(call.out[0], [plane.expand(call.out[0]) for plane in value.planes])]
+    """Entries by index: every level has the dimension whole; the result has the index's units."""
+    dim = call.a["dim"] % len(call.out[0])
+    value = call.ties.reduce(call.ties.freeze_dims(call.a["self"], [dim]), [dim])
+    planes = [plane.expand(call.out[0]) for plane in value.planes]
+    planes += [at(reduced(p).reshape(-1), dim, call.out[0]) for p in call.a["index"].planes]
+    return [call.ties.value(call.out[0], planes)]
 
 
 def creation(call: Call) -> Sequence[Tags]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nestedge.axes.analysis import ALWAYS, Analysis, named_arguments, schema_names
-from nestedge.errors import UsageError
+from nestedge.axes.analysis import ALWAYS, Analysis
+from nestedge.program.arguments import named_arguments, with_arguments
 from nestedge.program.graph import Node, Program, Ref, TensorSpec, Weight
 
 Live = npt.NDArray[np.bool_]
@@ -74,19 +74,6 @@ def _rewritten(node: Node, survival: Survival) -> Node:
     return node if rewrite is None else rewrite(node, survival)
 
 
-def with_arguments(node: Node, changes: Mapping[str, Any]) -> Node:
-    """The node with some arguments, named as in the operator's schema, replaced."""
-    names = schema_names(node.op)
-    args, kwargs = list(node.args), dict(node.kwargs)
-    for name, value in changes.items():
-        position = names.index(name)
-        if position < len(args):
-            args[position] = value
-        else:
-            kwargs[name] = value
-    return replace(node, args=tuple(args), kwargs=kwargs)
-
-
 def _arguments(node: Node) -> dict[str, Any]:
     return named_arguments(node, lambda leaf: leaf)
 
@@ -99,9 +86,16 @@ def _resize(argument: str) -> Callable[[Node, Survival], Node]:
         lead = given["dim"] % survival.rank(given["self"]) if "dim" in given else 0
         sizes = list(given[argument])
         wanted = survival.sizes(Ref(node.output))[lead : lead + len(sizes)]
+        inferred = [i for i, old in enumerate(sizes) if old == -1]
         for i, (old, new) in enumerate(zip(sizes, wanted, strict=True)):
-            if new is not None and old != -1:
-                sizes[i] = new if isinstance(old, int) else -1
+            if new is None or old == -1:
+                continue
+            if isinstance(old, int):
+                sizes[i] = new
+                continue
+            for j in inferred:  # one size alone can be inferred; the other one is known
+                sizes[j] = wanted[j] or survival.analysis.shape_of(Ref(node.output))[lead + j]
+            sizes[i], inferred = -1, [i]
         return with_arguments(node, {argument: tuple(sizes)})
 
     return rewrite
@@ -160,14 +154,29 @@ def _pad(node: Node, survival: Survival) -> Node:
     rank, amounts = survival.rank(a["self"]), list(a["pad"])
     for i in range(len(amounts) // 2):
         dim = rank - 1 - i
+        edges = (survival.keep(leaf, dim) for leaf in (a["self"], Ref(node.output)))
+        source, result = (None if row is None else row.astype(int) for row in edges)
         front, back = amounts[2 * i : 2 * i + 2]
-        kept = survival.keep(Ref(node.output), dim)
-        if kept is not None and front >= 0 and back >= 0:
-            amounts[2 * i] = int(kept[:front].sum())
-            amounts[2 * i + 1] = int(kept[len(kept) - back :].sum())
-        elif kept is not None:
-            raise UsageError(f"{node.line or node.op}: cropping by padding along an elastic axis")
+        # A negative amount crops the source; what survives of the cropped entries counts.
+        if (edge := source if front < 0 else result) is not None:
+            amounts[2 * i] = int(np.sign(front)) * int(edge[: abs(front)].sum())
+        if (edge := source if back < 0 else result) is not None:
+            amounts[2 * i + 1] = int(np.sign(back)) * int(edge[len(edge) - abs(back) :].sum())
     return with_arguments(node, {"pad": tuple(amounts)})
+
+
+def _squeeze(node: Node, survival: Survival) -> Node:
+    """Names the dimensions: one that is longer in the full network may have size 1 at a level."""
+    a = _arguments(node)
+    shape = survival.analysis.shape_of(a["self"])
+    asked = a.get("dim", range(len(shape)))
+    dims = (
+        [dim % len(shape) for dim in ([asked] if isinstance(asked, int) else asked)]
+        if shape
+        else []
+    )
+    kept = tuple(dim for dim in dims if shape[dim] == 1)
+    return replace(node, op="aten.squeeze.dims", args=(a["self"], kept), kwargs={})
 
 
 def _groups(argument: str, operand: str) -> Callable[[Node, Survival], Node]:
@@ -213,6 +222,9 @@ _REWRITES: dict[str, Callable[[Node, Survival], Node]] = {
     "aten.split.sizes": _split,
     "aten.split_with_sizes.default": _split,
     "aten.pad.default": _pad,
+    "aten.squeeze.default": _squeeze,
+    "aten.squeeze.dim": _squeeze,
+    "aten.squeeze.dims": _squeeze,
     "aten.group_norm.default": _groups("num_groups", "input"),
     "aten.layer_norm.default": _normalized_shape,
     "aten.rms_norm.default": _normalized_shape,

@@ -50,9 +50,13 @@ def last_dims_norm(call: Call) -> Sequence[Tags]:
 
 
 def group_norm(call: Call) -> Sequence[Tags]:
-    """Group norm: a group is normalised together, so it lives and dies whole."""
-    channels = call.ties.along(call.a["input"], 1).view(call.a["num_groups"], -1)
-    call.ties.tie(channels, channels[:, :1])
+    """Group norm: a group is normalised together, so it lives and dies whole.
+
+    A single group is the whole layer: as in a layer norm, it is what lives of it.
+    """
+    if call.a["num_groups"] > 1:
+        channels = call.ties.along(call.a["input"], 1).view(call.a["num_groups"], -1)
+        call.ties.tie(channels, channels[:, :1])
     return channel_norm(call)
 
 
@@ -85,10 +89,9 @@ def spatial(call: Call) -> Sequence[Tags]:
     rank, dims = len(value.shape), operators.SPATIAL[call.op]
     last = range(rank - dims, rank)
     value = call.ties.reduce(call.ties.freeze_dims(value, last), last)
-    return [
-        call.ties.value(shape, [plane.expand(shape) for plane in value.planes])
-        for shape in call.out
-    ]
+    # An output that nothing reads has no shape: maxima are read without their indices.
+    shape = next(shape for shape in call.out if shape)
+    return [call.ties.value(shape, [p.expand(shape) for p in value.planes])] * len(call.out)
 
 
 def _table() -> dict[str, Rule]:

@@ -130,18 +130,26 @@ class Ties:
         return plane
 
     def along(self, value: Tags, dim: int) -> torch.Tensor:
-        """The units of a value along one dimension: shape (size,)."""
+        """The units of a value along one dimension: shape (size,).
+
+        Of a dimension that was merged of two elastic ones, one stays elastic.
+        """
         dim %= len(value.shape)
         planes = [p for p in self.isolate(value, [dim]).planes if dim in varying(p)]
-        if len(planes) == 1:
-            return reduced(planes[0]).reshape(-1)
-        for plane in planes:  # a dimension merged of two elastic ones
+        for plane in planes[1:]:
             self.freeze(plane)
-        return torch.zeros(value.shape[dim], dtype=torch.int64)
+        if not planes:
+            return torch.zeros(value.shape[dim], dtype=torch.int64)
+        return reduced(planes[0]).reshape(-1)
 
     def freeze_dims(self, value: Tags, dims: Iterable[int]) -> Tags:
-        """The value with everything that varies along `dims` frozen."""
+        """The value with everything that varies along `dims` frozen.
+
+        A plane that varies along other dimensions too stays elastic in the outermost of them: a
+        pixel shuffle's channels do, although each of them has become a patch of pixels.
+        """
         frozen = {dim % max(1, len(value.shape)) for dim in dims}
+        value = self.isolate(value, frozen)
         kept = []
         for plane in value.planes:
             if frozen.isdisjoint(varying(plane)):
@@ -212,17 +220,18 @@ class Ties:
         A level of such a value would not be a box. The units are tied along the inner
         dimensions, so that the outermost is the elastic one.
         """
-        while True:
-            label = self.labels()
-            table = torch.from_numpy(label)
-            open_ = False
-            for plane in self.joint:
-                dims = varying(compact(table[reduced(plane)]))
-                if len(dims) > 1:
-                    self.collapse(reduced(plane), dims[1:])
-                    open_ = True
-            if not open_:
-                return label
+        label, checked = self.labels(), 0
+        while checked < len(self.joint):
+            # Round and round, until all have been seen since the last tie: what was tied for one
+            # may be enough for the next.
+            plane = self.joint.pop(0)
+            self.joint.append(plane)
+            dims = varying(compact(torch.from_numpy(label)[reduced(plane)]))
+            checked += 1
+            if len(dims) > 1:
+                self.collapse(reduced(plane), dims[1:])
+                label, checked = self.labels(), 0
+        return label
 
 
 def _narrowed(plane: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:

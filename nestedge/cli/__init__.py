@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Any
 
 import click
@@ -144,10 +144,12 @@ def _report(message: str, exit_code: int) -> int:
     return exit_code
 
 
-@click.group(cls=VerbGroup, invoke_without_command=True)
-@click.version_option(package_name="nestedge", message="nestedge %(version)s")
+@click.group(cls=VerbGroup, invoke_without_command=True, subcommand_metavar="VERB [ARGS]...")
+@click.option("--version", is_flag=True, help="Print the version.")
 @click.pass_context
-def main(ctx: click.Context) -> None:
+def main(ctx: click.Context, version: bool) -> None:
     """Nested networks for edge devices: many sizes in one set of weights."""
-    if ctx.invoked_subcommand is None:
+    if version:
+        click.echo(f"nestedge {metadata.version('nestedge')}")
+    elif ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

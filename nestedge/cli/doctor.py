@@ -49,7 +49,7 @@ def command(as_json: bool) -> None:
     for name, value in system.items():
         click.echo(f"{name}: {value}")
     rows = [(found.part, "works" if found.works else "missing", found.detail) for found in findings]
-    click.echo(table(("part", "", ""), rows))
+    click.echo(table(("part", "state", "detail"), rows))
     click.echo(f"telemetry: {telemetry}")
     if not any(found.works for found in findings if found.part.startswith("runtime")):
         click.echo("no runtime works, so that nothing can be run here")

@@ -78,11 +78,12 @@ def _read_image(artifact: Artifact, path: Path) -> Array:
 def _classes(artifact: Artifact, outputs: Mapping[str, Array]) -> list[tuple[str, float]]:
     """The labels with the highest scores, best first; none where the artifact has no labels."""
     labels = artifact.labels or ()
-    scores = [array.reshape(-1) for array in outputs.values() if array.size == len(labels)]
-    if not labels or len(scores) != 1:
+    fitting = [array for array in outputs.values() if array.size == len(labels)]
+    if not labels or len(fitting) != 1:
         return []
-    best = np.argsort(-scores[0].astype(np.float64), kind="stable")[:_TOP]
-    return [(labels[index], float(scores[0][index])) for index in best]
+    scores = fitting[0].astype(np.float64).reshape(-1)
+    best = np.argsort(-scores, kind="stable")[:_TOP]
+    return [(labels[index], float(scores[index])) for index in best]
 
 
 def _to_json(artifact: Artifact, outputs: Mapping[str, Array]) -> dict[str, object]:

@@ -34,9 +34,9 @@ def command(folder: Path, threads: int, as_json: bool) -> None:
 
 
 def _to_json(result: Verification) -> dict[str, object]:
-    document = asdict(result)
     # JSON has no infinity.
-    return document | {"max_error": result.max_error if math.isfinite(result.max_error) else None}
+    max_error = result.max_error if math.isfinite(result.max_error) else None
+    return {**asdict(result), "max_error": max_error}
 
 
 def _text(results: list[Verification]) -> str:

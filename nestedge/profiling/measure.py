@@ -17,7 +17,7 @@ from nestedge.profiling.measurement import (
     load_measurements,
     save_measurements,
 )
-from nestedge.profiling.statistics import proportion_interval, summarize
+from nestedge.profiling.statistics import Summary, proportion_interval, summarize
 from nestedge.profiling.timing import WarmUp, measure_interleaved
 
 __all__ = [
@@ -66,27 +66,18 @@ def profile_folder(
     loads = measure_interleaved(opens, rounds=_LOADS, rng=rng, warm_up=once)
     runs = {a.cell: _running(a, opens[a.cell]()) for a in artifacts}
     latencies = measure_interleaved(runs, rounds=rounds, rng=rng, after_round=after_round)
-    measurements = []
-    for artifact in artifacts:
-        version = runtimes[artifact.runtime].version()
-        for quantity, times in (("latency_ms", latencies), ("load_ms", loads)):
-            summary = summarize(times[artifact.cell], rng=rng)
-            measurement = Measurement(
-                cell=artifact.cell,
-                model_sha256=artifact.files[artifact.model].sha256,
-                quantity=quantity,
-                value=summary.p50,
-                p90=summary.p90,
-                low=summary.low,
-                high=summary.high,
-                samples=summary.samples,
-                origin="measured",
-                device=describe_device(),
-                runtime_version=version,
-                threads=threads,
-            )
-            measurements.append(measurement)
-    return measurements
+    versions = {name: runtime.version() for name, runtime in runtimes.items()}
+    return [
+        _timing(
+            artifact,
+            summarize(times[artifact.cell], rng=rng),
+            quantity=quantity,
+            runtime_version=versions[artifact.runtime],
+            threads=threads,
+        )
+        for artifact in artifacts
+        for quantity, times in (("latency_ms", latencies), ("load_ms", loads))
+    ]
 
 
 def measure_accuracy(
@@ -111,16 +102,7 @@ def measure_accuracy(
         UsageError: the artifact is not a classifier of batches of one.
         ValueError: inputs and labels do not belong together, or do not fit the artifact.
     """
-    classes = _classes(artifact)
-    if labels.ndim != 1 or labels.shape[0] != len(inputs) or len(labels) == 0:
-        raise ValueError(f"expected as many labels as inputs, got {labels.shape}, {inputs.shape}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels must be integers, got {labels.dtype.name}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"labels must be 0..{classes - 1}, the classes of {artifact.cell}, "
-            f"got {labels.min()}..{labels.max()}"
-        )
+    _check_labels(labels, cases=len(inputs), classes=_classes(artifact))
     session = runtime.open(artifact.model_path, threads=threads)
     output = artifact.outputs[0].name
     correct = 0
@@ -146,6 +128,25 @@ def measure_accuracy(
     )
 
 
+def _timing(
+    artifact: Artifact, summary: Summary, *, quantity: str, runtime_version: str, threads: int
+) -> Measurement:
+    return Measurement(
+        cell=artifact.cell,
+        model_sha256=artifact.files[artifact.model].sha256,
+        quantity=quantity,
+        value=summary.p50,
+        p90=summary.p90,
+        low=summary.low,
+        high=summary.high,
+        samples=summary.samples,
+        origin="measured",
+        device=describe_device(),
+        runtime_version=runtime_version,
+        threads=threads,
+    )
+
+
 def _opening(artifact: Artifact, runtime: Runtime, threads: int) -> Callable[[], Session]:
     return lambda: runtime.open(artifact.model_path, threads=threads)
 
@@ -163,6 +164,18 @@ def _classes(artifact: Artifact) -> int:
             f"found {len(artifact.inputs)} inputs and outputs of shapes {shapes}"
         )
     return shapes[0][1]
+
+
+def _check_labels(labels: Array, *, cases: int, classes: int) -> None:
+    if labels.shape != (cases,) or cases == 0:
+        raise ValueError(f"expected a label for each of {cases} inputs, got shape {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, got {labels.dtype.name}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"labels must be 0..{classes - 1}, one of {classes} classes, "
+            f"got {labels.min()}..{labels.max()}"
+        )
 
 
 def _data_sha256(*arrays: Array) -> str:

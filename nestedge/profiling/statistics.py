@@ -19,10 +19,12 @@ class Interval(Protocol):
     @property
     def low(self) -> float:
         """The lower bound."""
+        ...
 
     @property
     def high(self) -> float:
         """The upper bound."""
+        ...
 
 
 @dataclass(frozen=True)

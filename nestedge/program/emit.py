@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import (
     ExportGraphSignature,
@@ -154,7 +155,10 @@ class _Writer:
             kwargs["device"] = torch.device("cpu")
         fx_node = self.graph.call_function(target, args, kwargs)
         fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-        with self._mode():
+        mode = self._mode()
+        # The capture proved that the network takes any batch. Here, without a trace, what a kernel
+        # asks about the example batch would become a condition on every batch.
+        with mode, enable_python_dispatcher(), mode.shape_env.suppress_guards():
             value = target(*fake_args, **fake_kwargs)
         self._describe(fx_node, value, node)
         if not isinstance(value, (tuple, list)) or node.op in SYMBOLIC:

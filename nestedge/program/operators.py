@@ -33,10 +33,18 @@ UNARY = _aten(
 )
 """Element by element on one tensor."""
 
+COMPARISON = _aten(
+    """eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar
+    eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor
+    logical_not logical_and logical_or"""
+)
+"""Those of the element-wise operators that give truth values."""
+
 JOIN = _aten(
     """add.Tensor sub.Tensor mul.Tensor div.Tensor div.Tensor_mode pow.Tensor_Tensor maximum minimum
     where.self eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor logical_and logical_or
-    masked_fill.Scalar lerp.Tensor lerp.Scalar addcmul addcdiv"""
+    masked_fill.Scalar masked_fill.Tensor where.ScalarSelf where.ScalarOther where.Scalar
+    lerp.Tensor lerp.Scalar addcmul addcdiv"""
 )
 """Element by element on several tensors, broadcast."""
 
@@ -53,8 +61,8 @@ TRANSPOSED_CONVOLUTION = _aten("conv_transpose1d conv_transpose2d.input conv_tra
 CONTRACTION = _aten("linear matmul mm bmm addmm baddbmm scaled_dot_product_attention")
 NORMALISATION = _aten("batch_norm layer_norm group_norm instance_norm rms_norm prelu")
 REDUCTION = _aten(
-    """mean mean.dim sum sum.dim_IntList amax amin var.correction var.dim std.correction max.dim
-    min.dim argmax argmin linalg_vector_norm logsumexp prod.dim_int"""
+    """mean mean.dim sum sum.dim_IntList amax amin var.correction var.dim std.correction std.dim
+    max.dim min.dim argmax argmin linalg_vector_norm logsumexp prod.dim_int"""
 )
 """Dimensions are reduced to one number, over the entries that live."""
 

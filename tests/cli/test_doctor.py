@@ -26,6 +26,18 @@ def test_what_works_and_what_is_missing_are_told(site: Path, fake_runtime: Path)
     assert any(line.startswith("images works pillow ") for line in lines)
 
 
+def test_converters_are_told_apart_from_runtimes(site: Path) -> None:
+    # What a converter does is not asked here: any class without arguments will do.
+    (site / "lacking.py").write_text("import no_such_framework\n")
+    entries = {"good": "tests.fakes:FakeRuntime", "bad": "lacking:Plugin"}
+    declare_plugins(site, group="nestedge.converters", entries=entries, extras=["convert"])
+    parts = {part["part"]: part for part in json.loads(_run("--json").stdout)["parts"]}
+    assert parts["converter good"]["works"] is True
+    assert parts["converter bad"]["detail"] == (
+        "converter 'bad' needs no_such_framework: pip install 'fake0[convert]'"
+    )
+
+
 def test_json_says_the_same(fake_runtime: Path) -> None:
     document = json.loads(_run("--json").stdout)
     assert {"detail": "fake 1.0", "part": "runtime fake", "works": True} in document["parts"]

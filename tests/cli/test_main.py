@@ -66,6 +66,15 @@ def test_without_a_verb_the_help_is_printed() -> None:
     assert _run().stdout == _run("--help").stdout
 
 
+def test_the_version_is_that_of_the_distribution(site: Path) -> None:
+    # Before whatever is installed: a distribution that says it is nestedge.
+    declare_plugins(site, group="nestedge.runtimes", entries={})
+    info = next(site.glob("*.dist-info"))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nestedge\nVersion: 9.8\n")
+    info.rename(site / "nestedge-9.8.dist-info")
+    assert _run("--version").stdout == "nestedge 9.8\n"
+
+
 def test_an_unknown_verb_is_refused_with_a_suggestion() -> None:
     result = _run("verfy", "dist")
     assert result.exit_code == 2

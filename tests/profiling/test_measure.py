@@ -143,8 +143,16 @@ def test_not_a_number_is_never_the_right_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "labels", "message"),
     [
-        (np.zeros((2, 1, 2, 2), np.float32), np.array([0]), "expected as many labels as inputs"),
-        (np.zeros((0, 1, 2, 2), np.float32), np.zeros(0, np.int64), "expected as many labels"),
+        (
+            np.zeros((2, 1, 2, 2), np.float32),
+            np.array([0]),
+            "a label for each of 2 inputs",
+        ),
+        (
+            np.zeros((0, 1, 2, 2), np.float32),
+            np.zeros(0, np.int64),
+            "a label for each of 0 inputs",
+        ),
         (
             np.zeros((1, 1, 2, 2), np.float32),
             np.array([3]),

@@ -1,0 +1,1 @@
+"""The demo: a small network on scikit-learn's handwritten digits."""

@@ -1,0 +1,250 @@
+"""What element masks leave behind, removed: channels that nothing reads or that say nothing.
+
+A unit (channel, head, group) goes when everything that reads it either has zero weights for it, or
+finds a constant there that can be added to the reader's bias exactly: any constant for a linear
+layer or a convolution without padding, only zero for a padded one, whose border sees fewer taps. A
+unit that a normalisation or a softmax mixes with others stays, and so does the last of a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nestedge.axes.analysis import ALWAYS, Analysis, Units, analyse
+from nestedge.axes.layout import lay_out
+from nestedge.axes.rewrite import Survival, specialise
+from nestedge.convert import LevelProgram, evaluated, tensor_of
+from nestedge.expressions import added, evaluate, take
+from nestedge.known import constant_along, known_values
+from nestedge.nesting import intervals_of
+from nestedge.program import operators
+from nestedge.program.arguments import named_arguments, with_arguments
+from nestedge.program.graph import Node, Ref, TensorSpec, Weight, without_dead_nodes
+
+Live = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Stayed:
+    """Units that are constant but could not be removed.
+
+    Attributes:
+        axis: of the level.
+        units: how many.
+        reason: who needs them, and why a constant will not do.
+    """
+
+    axis: str
+    units: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What was removed from a level.
+
+    Attributes:
+        level: without it.
+        removed: for every axis the number of units removed.
+        folded: layers whose bias took over constants.
+        stayed: constant units that stayed, and why.
+    """
+
+    level: LevelProgram
+    removed: Mapping[str, int]
+    folded: tuple[str, ...]
+    stayed: tuple[Stayed, ...]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One operator that combines the entries of a dimension.
+
+    Attributes:
+        node: the operator.
+        units: the unit of every entry.
+        constant: what every entry is, NaN where it depends on the input.
+        free: entries whose weights are zero, or that are zero.
+        foldable: entries that are constants which the bias can take over.
+        reason: why other constants cannot go.
+    """
+
+    node: Node
+    units: Units
+    constant: npt.NDArray[np.float64]
+    free: Live
+    foldable: Live
+    reason: str
+
+
+def harvest(level: LevelProgram) -> Harvest:
+    """Remove every unit that can go exactly, until none is left."""
+    removed: dict[str, int] = {}
+    folded: list[str] = []
+    while True:
+        analysis = analyse(level.program)
+        readings = list(_readings(level, analysis))
+        live = _live(analysis, readings)
+        if live.all():
+            return Harvest(level, removed, tuple(folded), tuple(_stayed(analysis, readings)))
+        names = lay_out(analysis).axis_of
+        for unit in np.flatnonzero(~live):
+            removed[names[unit]] = removed.get(names[unit], 0) + 1
+        shifts = {r.node.output: s for r in readings if (s := _shift(r, live, level)) is not None}
+        folded += [r.node.scope or r.node.op for r in readings if r.node.output in shifts]
+        level = _without(level, analysis, live, shifts)
+
+
+def _readings(level: LevelProgram, analysis: Analysis) -> Iterator[_Reading]:
+    known = known_values(level)
+    for node in level.program.nodes:
+        if node.op not in operators.SYMBOLIC:
+            yield from _readings_of(node, level, analysis, known)
+
+
+def _readings_of(
+    node: Node, level: LevelProgram, analysis: Analysis, known: Mapping[str, Any]
+) -> Iterator[_Reading]:
+    a = named_arguments(node, lambda leaf: leaf)
+    where = node.scope or "the network"
+    is_product = node.op in operators.CONVOLUTION | {"aten.linear.default"}
+    for name, dim in _combined(node, a, analysis):
+        leaf = a[name]
+        dim %= len(analysis.shape_of(leaf))
+        for units in analysis.of(leaf).get(dim, ()):
+            constant = np.full(len(units), math.nan)
+            if isinstance(leaf, Ref) and known.get(leaf.name) is not None:
+                constant = constant_along(known[leaf.name], dim).numpy()
+            free = constant == 0.0 if is_product else np.zeros(len(units), dtype=bool)
+            foldable = np.zeros(len(units), dtype=bool)
+            reason = f"{node.op.split('.')[1]} in {where} mixes it with others"
+            if is_product and isinstance(a["weight"], Weight):
+                weight = level.tensors[a["weight"].name]
+                free |= (weight == 0).all(dim=0).reshape(len(units), -1).all(dim=1).numpy()
+                padded = _is_padded(a)
+                foldable = np.isfinite(constant) & (not padded)
+                reason = f"the padding of {where} would meet it"
+            yield _Reading(node, units, constant, free, foldable, reason)
+
+
+def _combined(node: Node, a: Mapping[str, Any], analysis: Analysis) -> Iterator[tuple[str, int]]:
+    """The arguments of a node whose entries it combines along a dimension, with the dimension."""
+    op = node.op
+    if op in operators.CONVOLUTION:
+        # A grouped convolution combines the channels of one unit only.
+        yield from [("input", 1)] if a["groups"] == 1 else []
+    elif op in operators.TRANSPOSED_CONVOLUTION:
+        yield from [("input", 1)] if a["groups"] == 1 else []
+    elif op == "aten.linear.default":
+        yield "input", -1
+    elif op == "aten.scaled_dot_product_attention.default":
+        yield from (("query", -1), ("key", -1), ("key", -2), ("value", -2))
+    elif op in operators.CONTRACTION:
+        names = [name for name, value in a.items() if isinstance(value, (Ref, Weight))][-2:]
+        yield from ((names[0], -1), (names[1], -2))
+    elif op in ("aten.layer_norm.default", "aten.rms_norm.default"):
+        yield from (("input", -1 - i) for i in range(len(a["normalized_shape"])))
+    elif op in operators.ALONG:
+        yield "self", a["dim"]
+    elif op in operators.REDUCTION:
+        rank = len(analysis.shape_of(a["self"]))
+        given = a.get("dim")
+        dims = range(rank) if given is None or given == [] else given
+        yield from (("self", d) for d in (dims if isinstance(dims, (list, range)) else [dims]))
+
+
+def _is_padded(a: Mapping[str, Any]) -> bool:
+    padding = a.get("padding", 0)
+    if isinstance(padding, str):
+        return padding != "valid"
+    return any(padding) if isinstance(padding, list) else bool(padding)
+
+
+def _live(analysis: Analysis, readings: Iterable[_Reading]) -> Live:
+    """Which units stay: those that some reader needs, and one of each dimension of a tensor."""
+    needed = np.zeros(analysis.count, dtype=bool)
+    for reading in readings:
+        kept = reading.units[~(reading.free | reading.foldable)]
+        needed[kept[kept != ALWAYS]] = True
+    for dims in analysis.weights.values():
+        for rows in dims.values():
+            for row in rows:
+                if (row != ALWAYS).all() and not needed[row].any():
+                    needed[row[0]] = True
+    return needed
+
+
+def _shift(reading: _Reading, live: Live, level: LevelProgram) -> npt.NDArray[np.float64] | None:
+    """What the removed constants add to a reader's outputs: shape (outputs,); None for nothing."""
+    gone = (reading.units != ALWAYS) & ~live[reading.units] & ~reading.free
+    if not gone.any():
+        return None
+    name = named_arguments(reading.node, lambda leaf: leaf)["weight"].name
+    weight = level.tensors[name].double()
+    taps = weight.reshape(weight.shape[0], weight.shape[1], -1).sum(dim=2).numpy()
+    shift: npt.NDArray[np.float64] = taps[:, gone] @ reading.constant[gone]
+    return shift
+
+
+def _without(
+    level: LevelProgram,
+    analysis: Analysis,
+    live: Live,
+    shifts: Mapping[str, npt.NDArray[np.float64]],
+) -> LevelProgram:
+    survival = Survival(analysis, live)
+    program = specialise(survival)
+    tensors, expressions = dict(level.tensors), dict(level.expressions)
+    for name in level.tensors:
+        for dim in analysis.weights.get(name, {}):
+            kept = survival.keep(Weight(name), dim)
+            if kept is not None:
+                tensors[name] = tensors[name][_index(tensors[name].dim(), dim, kept)]
+                expressions[name] = take(expressions[name], dim, intervals_of(kept))
+    specs, nodes = dict(program.tensors), []
+    for node in program.nodes:
+        shift = shifts.get(node.outputs[0] or "")
+        if shift is not None:
+            a = named_arguments(node, lambda leaf: leaf)
+            rows = survival.keep(a["weight"], 0)
+            values = (shift if rows is None else shift[rows]).tolist()
+            like = tensors[a["weight"].name]
+            base = None if a["bias"] is None else expressions[a["bias"].name]
+            name = f"{node.outputs[0]}.bias"
+            expressions[name] = added(base, values, evaluated(like).dtype.name)
+            tensors[name] = tensor_of(evaluate(expressions[name], level.stored))
+            specs[name] = TensorSpec(tuple(tensors[name].shape), like.dtype, "parameter")
+            node = with_arguments(node, {"bias": Weight(name)})
+        nodes.append(node)
+    program = without_dead_nodes(replace(program, nodes=tuple(nodes), tensors=specs))
+    used = program.used_tensors()
+    return replace(
+        level,
+        program=program,
+        tensors={name: tensor.contiguous() for name, tensor in tensors.items() if name in used},
+        expressions={name: e for name, e in expressions.items() if name in used},
+    )
+
+
+def _index(rank: int, dim: int, kept: Live) -> tuple[Any, ...]:
+    index: list[Any] = [slice(None)] * rank
+    index[dim] = torch.from_numpy(kept)
+    return tuple(index)
+
+
+def _stayed(analysis: Analysis, readings: Iterable[_Reading]) -> Iterator[Stayed]:
+    names = lay_out(analysis).axis_of
+    counts: dict[tuple[str, str], set[int]] = {}
+    for reading in readings:
+        stuck = np.isfinite(reading.constant) & ~reading.free & ~reading.foldable
+        for unit in reading.units[stuck & (reading.units != ALWAYS)]:
+            counts.setdefault((names[unit], reading.reason), set()).add(int(unit))
+    for (axis, reason), units in counts.items():
+        yield Stayed(axis, len(units), reason)

@@ -1,0 +1,82 @@
+"""Which tensors a .nest holds: their names, shapes and dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nestedge.errors import did_you_mean
+from nestedge.nesting import Intervals, Nesting
+from nestedge.program.graph import Program
+
+
+@dataclass(frozen=True)
+class Form:
+    """Shape and dtype of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} of shape {list(self.shape)}"
+
+
+def forms_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Form]:
+    """The forms of tensors that are there."""
+    return {name: Form(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+
+
+def expected_forms(program: Program, nesting: Nesting) -> dict[str, Form]:
+    """The forms of all tensors of a network: shared, examples, codes and those of the levels."""
+    found = {
+        f"shared/{name}": Form(spec.shape, spec.dtype) for name, spec in program.tensors.items()
+    }
+    found |= {
+        f"examples/{spec.name}": Form(spec.shape_at(1), spec.dtype) for spec in program.inputs
+    }
+    for name in nesting.patterns:
+        found[f"codes/{name}"] = Form(program.tensors[name].shape, torch.uint8)
+    for level in nesting.levels:
+        for name in nesting.own[level]:
+            uses, spec = nesting.uses(level, name), program.tensors[name]
+            if uses is not None:
+                found[f"levels/{level}/{name}"] = Form(_cut(spec.shape, uses), spec.dtype)
+    return found
+
+
+def _cut(shape: tuple[int, ...], uses: Sequence[Intervals | None]) -> tuple[int, ...]:
+    return tuple(
+        size if kept is None else sum(stop - start for start, stop in kept)
+        for size, kept in zip(shape, uses, strict=False)
+    )
+
+
+def difference(expected: Mapping[str, Form], found: Mapping[str, Form]) -> str:
+    """The first difference between forms in words, "" without one."""
+    for name, form in expected.items():
+        if name not in found:
+            return f"tensor {name!r} is missing"
+        if found[name] != form:
+            return f"tensor {name!r}: expected {form}, found {found[name]}"
+    for name in found:
+        if name not in expected:
+            return f"tensor {name!r} does not belong here{did_you_mean(name, expected)}"
+    return ""
+
+
+def branch(
+    tensors: Mapping[str, torch.Tensor], prefix: str, *, program: Program
+) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with a prefix, without it; parameters as such."""
+    found = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            last = name.removeprefix(prefix)
+            is_parameter = program.tensors[last].role == "parameter"
+            # Gradients are of floating point only.
+            trained = tensor.is_floating_point()
+            found[last] = nn.Parameter(tensor, trained) if is_parameter else tensor
+    return found

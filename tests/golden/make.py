@@ -1,0 +1,118 @@
+"""Makes format1.nest and the outputs it is to give: run once when a format version is released.
+
+A golden file is never made anew: files that users have must load for as long as nestedge does. A
+new format version adds a file and a script of its own.
+
+    python -m tests.golden.make
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from benchmarks.networks.redraw import redraw
+from nestedge.levels import Level
+from nestedge.nested import Card, NestedModel, nest
+from nestedge.nestfile import save
+from nestedge.preprocessing import Preprocessing
+
+FOLDER = Path(__file__).parent
+
+
+class Block(nn.Module):
+    """A residual block that a level may leave out."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A feature map of the same shape."""
+        y: Tensor = self.conv2(F.relu(self.bn1(self.conv1(x))))
+        return x + y
+
+
+class Network(nn.Module):
+    """Something of everything: two inputs, a constant, blocks, tied weights, nested outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.blocks = nn.Sequential(Block(16), Block(16))
+        self.place = nn.Embedding(5, 16)
+        self.head = nn.Linear(16, 4)
+        self.twin = nn.Linear(16, 4, bias=False)
+        self.twin.weight = self.head.weight
+
+    def forward(self, image: Tensor, where: dict[str, Tensor]) -> dict[str, object]:
+        """Logits and more for images of shape (batch, 3, 8, 8) and places of shape (batch,)."""
+        x = self.blocks(F.hardtanh(self.bn(self.stem(image)), -1.0, 2.5))
+        x = x.mean((2, 3)) + self.place(where["place"]) * torch.tensor(0.5)
+        return {
+            "logits": self.head(x),
+            "more": {"energy": (x * x).mean(1), "pair": [self.twin(x), image.sum((1, 2, 3))]},
+        }
+
+
+def inputs() -> tuple[Tensor, dict[str, Tensor]]:
+    """A batch of three."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(3, 3, 8, 8, generator=generator)
+    return image, {"place": torch.tensor([4, 0, 2])}
+
+
+def network() -> NestedModel:
+    """The network with three levels: narrow and shallow and sparse, narrow, and full."""
+    model = Network()
+    redraw(model, seed=0)
+    mask = torch.rand(4, 16, generator=torch.Generator().manual_seed(2)) > 0.5
+    card = Card(
+        labels=("north", "east", "south", "west"),
+        preprocessing=Preprocessing("image", scale=1 / 255, mean=(0.5,) * 3, std=(0.25,) * 3),
+        divisor=4,
+    )
+    levels = {
+        "small": Level(0.5, depth=(1,), masks={"head.weight": mask.numpy()}),
+        "medium": Level(0.75),
+        "full": Level(),
+    }
+    nested = nest(model, inputs(), levels, card=card)
+    # Every level has statistics of its own: a set that were lost would show.
+    for level in nested.levels:
+        for name, tensor in nested.own_tensors(level).items():
+            if name.endswith("running_mean"):
+                tensor += 0.1 * (1 + nested.levels.index(level))
+    return nested
+
+
+def outputs(nested: NestedModel) -> dict[str, Tensor]:
+    """What every level gives in evaluation mode, and the full network in training mode."""
+    image, where = inputs()
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for level in nested.eval().levels:
+            with nested.at(level):
+                found |= _flat(nested(image, where), level)
+        found |= _flat(nested.train()(image, where), "train")
+    return found
+
+
+def _flat(output: dict[str, dict[str, list[Tensor]]], level: str) -> dict[str, Tensor]:
+    more = output["more"]
+    tensors = {"logits": output["logits"], "energy": more["energy"]}
+    tensors |= {f"pair.{i}": tensor for i, tensor in enumerate(more["pair"])}
+    return {f"{level}/{name}": tensor for name, tensor in tensors.items()}  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    made = network()
+    save(made, FOLDER / "format1.nest")
+    save_file(outputs(made), FOLDER / "format1.safetensors")

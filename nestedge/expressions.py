@@ -82,6 +82,16 @@ def added(source: Expression | None, values: list[float], dtype: str) -> Express
     return Expression("added", inputs, {"values": values, "dtype": dtype})
 
 
+def summed(source: Expression, summand: Expression) -> Expression:
+    """The source plus one number for each of its entries, or one for all, in the source's dtype."""
+    return Expression("sum", (source, summand))
+
+
+def applied(weight: Expression, vector: Expression, bias: Expression | None) -> Expression:
+    """The weight times a vector (or one number for each of its entries), plus the bias."""
+    return Expression("apply", (weight, vector) if bias is None else (weight, vector, bias))
+
+
 def cast(source: Expression, dtype: str) -> Expression:
     """The source in another dtype, by numpy's name."""
     return Expression("cast", (source,), {"dtype": dtype})
@@ -166,6 +176,23 @@ def _added(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     return total.astype(attributes["dtype"])
 
 
+def _sum(inputs: list[Array], _: Mapping[str, Any]) -> Array:
+    source, summand = inputs
+    total: Array = (source.astype(np.float64) + summand.astype(np.float64)).astype(source.dtype)
+    return total
+
+
+def _apply(inputs: list[Array], _: Mapping[str, Any]) -> Array:
+    weight, vector, *rest = inputs
+    columns = np.ascontiguousarray(weight.T, dtype=np.float64)
+    total = rest[0].astype(np.float64) if rest else np.zeros(len(weight))
+    # One column after the other: a library's matrix product adds in an order of its own, which
+    # differs from machine to machine in the last bit.
+    for column, factor in zip(columns, np.broadcast_to(vector, len(columns)), strict=True):
+        total = total + column * np.float64(factor)
+    return total.astype(weight.dtype)
+
+
 def _transpose(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     return np.transpose(inputs[0], attributes["dims"])
 
@@ -187,6 +214,8 @@ OPERATIONS: dict[str, Callable[[list[Array], Mapping[str, Any]], Array]] = {
     "shift": _shift,
     "cast": _cast,
     "added": _added,
+    "sum": _sum,
+    "apply": _apply,
     "transpose": _transpose,
     "reshape": _reshape,
 }

@@ -7,6 +7,7 @@ weight is an expression over stored tensors, computed in float64 and rounded onc
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,8 @@ from nestedge.program.operators import CONVOLUTION
 from nestedge.program.shapes import trace_shapes
 
 _BATCH_NORM = "aten.batch_norm.default"
-_LAYERS = CONVOLUTION | {"aten.linear.default"}
+LAYERS = CONVOLUTION | {"aten.linear.default"}
+"""Operators with a weight and a bias for every output channel."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def fold_batch_norms(level: LevelProgram) -> LevelProgram:
         fold = layers[name]
         changes = {"weight": Weight(fold.weight), "bias": Weight(fold.bias)}
         nodes.append(replace(with_arguments(node, changes), outputs=fold.norm.outputs))
-    return _with(level, nodes, added)
+    return with_tensors(level, nodes, added)
 
 
 def lower_batch_norms(level: LevelProgram) -> LevelProgram:
@@ -76,7 +78,9 @@ def lower_batch_norms(level: LevelProgram) -> LevelProgram:
             continue
         a = named_arguments(node, lambda leaf: leaf)
         channels = level.program.tensors[a["running_mean"].name].shape[0]
-        shape = (channels, *[1] * (values[node.output].dim() - 2))
+        # Of the value's rank: a converter that moves the channels behind the pixels does so with
+        # what has all four dimensions.
+        shape = (1, channels, *[1] * (values[node.output].dim() - 2))
         names = [f"{node.output}.scale", f"{node.output}.shift"]
         parts = (reshaped(part, shape) for part in _affine(a, level))
         added.update(zip(names, parts, strict=True))
@@ -84,7 +88,7 @@ def lower_batch_norms(level: LevelProgram) -> LevelProgram:
         product = f"{node.output}.product"
         nodes.append(Node("aten.mul.Tensor", (a["input"], scale), {}, (product,), node.scope))
         nodes.append(Node("aten.add.Tensor", (Ref(product), shift), {}, node.outputs, node.scope))
-    return _with(level, nodes, added)
+    return with_tensors(level, nodes, added)
 
 
 def _find(program: Program) -> list[_Fold]:
@@ -98,16 +102,23 @@ def _find(program: Program) -> list[_Fold]:
             continue
         source = named_arguments(norm, lambda leaf: leaf)["input"]
         layer = made.get(source.name)
-        if layer is None or layer.op not in _LAYERS or reads[source] != 1:
+        if layer is None or layer.op not in LAYERS or reads[source] != 1:
             continue
         weight = named_arguments(layer, lambda leaf: leaf)["weight"]
         if not isinstance(weight, Weight):
             continue
+        own = {leaf.name for leaf in layer.leaves() if reads[leaf] == 1}
+        taken = set(program.tensors) - own
         # A weight that other layers read as well is folded into a copy of its own.
-        name = weight.name if reads[weight] == 1 else f"{weight.name}.{norm.output}"
-        bias = f"{name.removesuffix('.weight')}.bias"
+        name = free_name(weight.name, layer, taken)
+        bias = free_name(f"{weight.name.removesuffix('weight')}bias", layer, taken)
         folds.append(_Fold(layer, norm, name, bias))
     return folds
+
+
+def free_name(wanted: str, layer: Node, taken: Container[str]) -> str:
+    """A name for a new tensor of a layer: the one wanted, or where that is taken one like it."""
+    return f"{wanted}_{layer.output}" if wanted in taken else wanted
 
 
 def _folded(fold: _Fold, level: LevelProgram) -> tuple[Expression, Expression]:
@@ -139,7 +150,9 @@ def _optional(leaf: Weight | None, level: LevelProgram) -> Expression | None:
     return None if leaf is None else level.expressions[leaf.name]
 
 
-def _with(level: LevelProgram, nodes: list[Node], added: dict[str, Expression]) -> LevelProgram:
+def with_tensors(
+    level: LevelProgram, nodes: list[Node], added: dict[str, Expression]
+) -> LevelProgram:
     """The level with other nodes and some tensors added; those no longer read are dropped."""
     made = {name: tensor_of(evaluate(e, level.stored)) for name, e in added.items()}
     specs = {n: TensorSpec(tuple(t.shape), t.dtype, "parameter") for n, t in made.items()}

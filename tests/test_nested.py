@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,15 @@ from tests.networks import (
     resnet_twins,
     vectors,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    # On a busy machine the threads of small operators wait for one another, seconds a test.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +182,7 @@ def test_several_levels_give_a_dict_of_their_results(nested: NestedModel) -> Non
 
 
 def test_an_unknown_level_is_refused_with_a_proposal(nested: NestedModel) -> None:
-    message = "no level 'smal'.*'full', 'medium', 'small'.*did you mean 'small'"
+    message = r"no level 'smal'; .*\['small', 'medium', 'full'\]; did you mean 'small'"
     with pytest.raises(UsageError, match=message), nested.at("full", "smal"):
         pass
     nested.eval()

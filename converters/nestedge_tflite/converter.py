@@ -14,6 +14,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
+from nestedge.affine import fold_affine
 from nestedge.convert import BuildSpec, Converted, FoundConstant, LevelProgram, explain
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.folding import lower_batch_norms
@@ -51,7 +52,7 @@ class TfliteConverter:
         """
         if spec.precision not in self.precisions:
             raise UsageError(f"tflite: no precision {spec.precision!r}; it has {self.precisions}")
-        level = lower_batch_norms(level)
+        level = fold_affine(lower_batch_norms(level))
         content = _export(level, spec)
         model = schema.Model.GetRootAs(content, 0)
         infos = {info.name: info for info in _signature(model)}

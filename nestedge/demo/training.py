@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -45,17 +46,18 @@ def train_digits(
         nested.parameters(), LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     test = as_batches(data.test)
-    train(
-        nested,
-        DataLoader(dataset, sampler=order, batch_size=None),
-        epochs=EPOCHS,
-        objective=joint_objective(nested.levels, F.cross_entropy),
-        optimizer=optimizer,
-        schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * len(order)),
-        seed=seed,
-        progress=progress,
-        evaluate=lambda n: {level: accuracy(n, test, level) for level in n.levels},
-    )
+    with _one_thread():
+        train(
+            nested,
+            DataLoader(dataset, sampler=order, batch_size=None),
+            epochs=EPOCHS,
+            objective=joint_objective(nested.levels, F.cross_entropy),
+            optimizer=optimizer,
+            schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * len(order)),
+            seed=seed,
+            progress=progress,
+            evaluate=lambda n: {level: accuracy(n, test, level) for level in n.levels},
+        )
     return nested, data
 
 
@@ -67,6 +69,21 @@ def as_batches(split: Split) -> list[Batch]:
 
 def _tensors(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(split.inputs()), torch.from_numpy(split.digits)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A block in which torch computes in one thread.
+
+    The layers are too small to gain from more, and on a busy machine threads wait for one another:
+    minutes instead of seconds. One thread also sums in the same order whatever the cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _nested(example: torch.Tensor, seed: int) -> NestedModel:

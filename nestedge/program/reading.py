@@ -125,6 +125,7 @@ class _Reader:
     renamed: dict[FxNode, Argument] = field(default_factory=dict)
     roots: dict[FxNode, FxNode] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
+    inputs: set[str] = field(default_factory=set)
 
     def read(self) -> Capture:
         self._read_tensors()
@@ -167,6 +168,7 @@ class _Reader:
     def _read_inputs(self) -> tuple[InputSpec, ...]:
         arguments = describe(self.bound, "", what="input")
         examples = dict(zip(arguments.names(), flatten(arguments, self.bound), strict=True))
+        self.inputs = set(examples)
         batch = batch_size(list(examples.values()))
         names = iter(examples)
         placeholders = {n.name: n for n in self.exported.graph.nodes if n.op == "placeholder"}
@@ -196,9 +198,9 @@ class _Reader:
         if name == "getitem":
             source, index = fx.args
             assert isinstance(source, FxNode)
-            self.renamed[fx] = Ref(f"{source.name}.{index}")
+            self.renamed[fx] = Ref(f"{self._value(source)}:{index}")
             return []
-        if name not in ALLOWED and name.split(".")[1].endswith("_"):
+        if _is_in_place(fx):
             name = self._functional(fx, name)
         if name not in ALLOWED:
             raise UsageError(_no_rule(fx, name))
@@ -210,11 +212,11 @@ class _Reader:
         args = tuple(self._argument(arg) for arg in fx.args)
         kwargs = {k: self._argument(v) for k, v in fx.kwargs.items() if k not in _IGNORED_KWARGS}
         value = fx.meta.get("val")
-        outputs: tuple[str, ...] = (fx.name,)
+        outputs: tuple[str, ...] = (self._value(fx),)
         if isinstance(value, (list, tuple)):
-            outputs = tuple(f"{fx.name}.{i}" for i in range(len(value)))
+            outputs = tuple(f"{self._value(fx)}:{i}" for i in range(len(value)))
         else:
-            self.renamed[fx] = Ref(fx.name)
+            self.renamed[fx] = Ref(self._value(fx))
             self._rename_mutated(fx)
         line = user_line(str(fx.meta.get("stack_trace", ""))).strip(" ()")
         return Node(name, args, kwargs, outputs, scope, line)
@@ -251,7 +253,14 @@ class _Reader:
         target = fx.args[0] if fx.args else None
         stored = isinstance(target, FxNode) and isinstance(self.renamed.get(target), Weight)
         if _is_in_place(fx) and isinstance(target, FxNode) and not stored:
-            self.renamed[target] = Ref(fx.name)
+            self.renamed[target] = Ref(self._value(fx))
+
+    def _value(self, fx: FxNode) -> str:
+        """The name of what a node gives: torch's own, unless an input has it."""
+        name = fx.name
+        while name in self.inputs:
+            name += "_"
+        return name
 
     def _read_scope(self, fx: FxNode) -> str:
         scope = ""

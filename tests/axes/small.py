@@ -46,6 +46,11 @@ def sized(function: Callable[..., Any]) -> Callable[[int], nn.Module]:
     return lambda channels: Op(lambda parts, x: function(x, channels))
 
 
+def tokens(x: torch.Tensor) -> torch.Tensor:
+    """A feature map of shape (batch, channels, ...) as (batch, pixels, channels)."""
+    return x.flatten(2).transpose(1, 2)
+
+
 @dataclass(frozen=True)
 class Case:
     """One operator in a tiny network.
@@ -81,9 +86,12 @@ class Tiny(nn.Module):
         super().__init__()
         self.stem = _STEMS[case.dims](3, channels, 3, padding=1)
         self.op = case.make(channels)
-        self.head: nn.Module = nn.Identity()
-        if case.head != "none":
-            self.head = _HEADS[case.dims](4, 1) if case.head == "conv" else nn.LazyLinear(4)
+        heads: dict[str, Callable[[], nn.Module]] = {
+            "conv": lambda: _HEADS[case.dims](4, 1),
+            "linear": lambda: nn.LazyLinear(4),
+            "none": nn.Identity,
+        }
+        self.head = heads[case.head]()
 
     def forward(self, x: torch.Tensor) -> Any:
         """Whatever the head gives."""

@@ -11,7 +11,8 @@ from benchmarks.networks.redraw import redraw
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.levels import Level
 from nestedge.materialization import state_dict
-from nestedge.nested import BatchNorm, Card, NestedModel, nest
+from nestedge.nested import Card, NestedModel, nest
+from nestedge.plan import BatchNorm
 from nestedge.training import Batch, recalibrate
 from tests.networks import images, nested_resnet, resnet, resnet_twins, vectors
 

@@ -1,0 +1,285 @@
+"""NestedModel: a network whose levels share one set of weights, run at any of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from nestedge.axes.analysis import Analysis, analyse
+from nestedge.card import Card
+from nestedge.elastic import Elastic, program_at
+from nestedge.errors import UsageError
+from nestedge.levels import Level
+from nestedge.masks import check_nested_masks, encode_masks, read_masks
+from nestedge.nesting import Choice, Intervals, Nesting
+from nestedge.origin import Origin, training_program
+from nestedge.plan import Mode, Plan, batch_norm_tensors, cut
+from nestedge.program.graph import Program, run
+from nestedge.program.structure import flatten, rebuild
+from nestedge.tree import named, register
+
+
+class NestedModel(nn.Module):
+    """A network whose levels share one set of weights.
+
+    It is an ordinary module: outside `at` it is the full network. In training mode it runs the
+    program captured from the user's module in training mode.
+
+    Attributes:
+        nesting: the levels, and what they use of every tensor.
+        card: labels, preprocessing and settings.
+        aliases: other names of tied tensors, to the name in use.
+        examples: one example of every input, by name, with a batch of 1.
+    """
+
+    def __init__(
+        self,
+        elastic: Elastic,
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        examples: Mapping[str, torch.Tensor],
+        card: Card | None = None,
+        aliases: Mapping[str, str] | None = None,
+        origin: Origin | None = None,
+        train_program: Program | None = None,
+    ) -> None:
+        super().__init__()
+        self.elastic = elastic
+        self.nesting: Nesting = elastic.nesting()
+        self.card = card or Card()
+        self.aliases = dict(aliases or {})
+        self.examples = dict(examples)
+        # A tuple, because a module in an attribute would become part of this one.
+        self._origin = (origin,)
+        self._train_analysis = analyse(train_program) if train_program else None
+        self._plans: dict[tuple[str | None, Mode], Plan] = {}
+        self._active: tuple[str, ...] = ()
+        self.shared = nn.Module()
+        self.own = nn.ModuleDict()
+        self.codes = nn.Module()
+        for name, tensor in tensors.items():
+            register(self.shared, name, tensor, elastic.program.tensors[name].role)
+        self.eval()
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The names of the levels, in the order in which they were added."""
+        return tuple(self.nesting.levels)
+
+    @property
+    def training_program(self) -> Program:
+        """The program that runs in training mode, captured when first needed.
+
+        Raises:
+            UsageError: torch.export cannot take the network in training mode.
+        """
+        return self._analysis("train").program
+
+    def _analysis(self, mode: Mode) -> Analysis:
+        if mode == "eval":
+            return self.elastic.analysis
+        if self._train_analysis is None:
+            (origin,) = self._origin
+            assert origin is not None, "a loaded network has its training program"
+            self._train_analysis = analyse(training_program(origin, named(self.shared)))
+        return self._train_analysis
+
+    def train(self, mode: bool = True) -> NestedModel:
+        """Set training or evaluation mode; the first call for training captures its program."""
+        super().train(mode)
+        if mode:
+            self._analysis("train")
+        return self
+
+    def add_level(self, name: str, level: Level | float) -> None:
+        """Add a level: axes are cut at its widths; no stored tensor changes.
+
+        Its batch-norm set starts as the full network's; give it statistics of its own with
+        `nestedge.recalibrate`, or by training.
+
+        Raises:
+            UsageError: the level is taken, out of range, or its masks do not nest.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise UsageError(f"level {name!r}: expected letters, digits, '_' and '-' only")
+        asked = level if isinstance(level, Level) else Level(width=level)
+        axes = self.nesting.axes
+        choice = self.elastic.choose(asked, name, axes, divisor=self.card.divisor)
+        masks = read_masks(asked.masks, name, self.elastic.program)
+        owned = self._owned(choice, bool(masks))
+        nesting = self.nesting.with_level(name, choice, own=owned)
+        present = {t: code.cpu().numpy() for t, code in named(self.codes).items()}
+        patterns, codes = encode_masks(nesting, present, name, masks)
+        nesting = replace(nesting, patterns=patterns)
+        check_nested_masks(nesting, name, codes)
+        self.nesting = nesting
+        self._plans.clear()
+        self._store_codes(codes)
+        self._store_own(name)
+
+    def _store_codes(self, codes: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        shared = named(self.shared)
+        self.codes = nn.Module()
+        for tensor, code in codes.items():
+            register(self.codes, tensor, torch.from_numpy(code).to(shared[tensor].device), "buffer")
+
+    def _owned(self, choice: Choice, masked: bool) -> frozenset[str]:
+        if not choice.kept and not masked:
+            return frozenset()
+        return frozenset(batch_norm_tensors(self.elastic.program, self.card.batch_norm))
+
+    def _store_own(self, level: str) -> None:
+        shared = named(self.shared)
+        own = sorted(self.nesting.own[level])
+        kept = [t for t in own if self.nesting.uses(level, t) is not None]
+        cuts = {t: cut(shared[t], self.nesting.uses(level, t)).detach().clone() for t in kept}
+        self._register_own(level, cuts)
+
+    def _register_own(self, level: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        tree = nn.Module()
+        for tensor, value in tensors.items():
+            register(tree, tensor, value, self.elastic.program.tensors[tensor].role)
+        self.own[f"level_{level}"] = tree
+
+    def restore_levels(
+        self,
+        nesting: Nesting,
+        *,
+        own: Mapping[str, Mapping[str, torch.Tensor]],
+        codes: Mapping[str, npt.NDArray[np.uint8]],
+    ) -> None:
+        """Take the levels of a saved network of the same axes, with the tensors stored for them."""
+        self.nesting = nesting
+        self._plans.clear()
+        self._store_codes(codes)
+        for level, tensors in own.items():
+            self._register_own(level, tensors)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as a .nest, from which `nestedge.load` makes it again.
+
+        Raises:
+            UsageError: torch.export cannot take the network in training mode, or the network holds
+                something that the format has no place for.
+            OSError: the file cannot be written; what was there before stays.
+        """
+        # Reading a file makes a NestedModel, so the module of the format is above this one.
+        from nestedge.nestfile import save
+
+        save(self, path)
+
+    @contextmanager
+    def at(self, *levels: str) -> Iterator[NestedModel]:
+        """Run at a level: inside the block, calling the model runs that level.
+
+        With several levels the model returns a dict of their results, so that one forward pass
+        of a wrapper (DistributedDataParallel) covers them all.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        for level in levels:
+            self.nesting.choice(level)
+        before, self._active = self._active, levels
+        try:
+            yield self
+        finally:
+            self._active = before
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network, or the level that `at` names.
+
+        Raises:
+            UsageError: the inputs are not nested like the example inputs.
+        """
+        leaves = self.leaves(*args, **kwargs)
+        if not self._active:
+            return self._run(None, leaves)
+        if len(self._active) == 1:
+            return self._run(self._active[0], leaves)
+        return {level: self._run(level, leaves) for level in self._active}
+
+    def leaves(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        """The input tensors of a call, in the order of the program's inputs.
+
+        Raises:
+            UsageError: the inputs are not nested like the example inputs, or one has another
+                number of dimensions.
+        """
+        leaves = flatten(self.elastic.program.arguments, self._bind(args, kwargs))
+        for spec, leaf in zip(self.elastic.program.inputs, leaves, strict=True):
+            # An image without its batch would fail far from here, and not always.
+            if leaf.dim() != len(spec.shape):
+                expected = ["batch" if size is None else size for size in spec.shape]
+                raise UsageError(
+                    f"input {spec.name!r}: expected {len(expected)} dimensions like {expected}, "
+                    f"found shape {list(leaf.shape)}"
+                )
+        return leaves
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        structure = self.elastic.program.arguments
+        if len(args) > len(structure.keys):
+            raise UsageError(f"expected inputs {list(structure.keys)}, found {len(args)}")
+        given = dict(zip(structure.keys, args, strict=False))
+        if twice := sorted(given.keys() & kwargs.keys()):
+            raise UsageError(f"inputs {twice} are given twice, by position and by name")
+        fixed = {
+            key: item.value
+            for key, item in zip(structure.keys, structure.items, strict=True)
+            if item.kind == "constant"
+        }
+        return {**fixed, **given, **kwargs}
+
+    def _run(self, level: str | None, leaves: Sequence[torch.Tensor]) -> Any:
+        plan = self.plan(level, "train" if self.training else "eval")
+        outputs = run(plan.program, self.weights(plan, level), leaves)
+        return rebuild(plan.program.results, iter(outputs))
+
+    def plan(self, level: str | None, mode: Mode = "eval") -> Plan:
+        """How a level runs; None is the full network."""
+        if (level, mode) not in self._plans:
+            analysis = self._analysis(mode)
+            found: dict[str, tuple[Intervals | None, ...]]
+            if level is None:
+                program = analysis.program
+                found = {t: (None,) * len(program.tensors[t].shape) for t in program.used_tensors()}
+            else:
+                program = program_at(analysis, self.elastic.stages, self.nesting, level)
+                found = {t: self.nesting.uses(level, t) or () for t in program.used_tensors()}
+            self._plans[level, mode] = Plan(program, found)
+        return self._plans[level, mode]
+
+    def weights(self, plan: Plan, level: str | None) -> dict[str, torch.Tensor]:
+        """The tensors of a plan, as differentiable functions of the shared and own ones."""
+        shared, codes = named(self.shared), named(self.codes)
+        own = self.own_tensors(level) if level is not None else {}
+        found = {}
+        for name, uses in plan.uses.items():
+            if name in own:
+                found[name] = own[name]
+                continue
+            tensor = shared[name]
+            if name in codes and level is not None:
+                used = [level in levels for levels in self.nesting.patterns[name]]
+                tensor = tensor * tensor.new_tensor(used)[codes[name].long()]
+            found[name] = cut(tensor, uses)
+        return found
+
+    def own_tensors(self, level: str) -> dict[str, torch.Tensor]:
+        """The level-specific tensors of a level, by their names in the network.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        self.nesting.choice(level)
+        return named(self.own[f"level_{level}"])

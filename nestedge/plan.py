@@ -1,0 +1,49 @@
+"""How a level runs, and which of its tensors are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nestedge.nesting import Intervals
+from nestedge.program.graph import Program, Weight
+
+Mode = Literal["eval", "train"]
+BatchNorm = Literal["switchable", "statistics"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a level runs: its program, and what it uses of every tensor that the program reads."""
+
+    program: Program
+    uses: Mapping[str, tuple[Intervals | None, ...]]
+
+
+def cut(tensor: torch.Tensor, uses: Sequence[Intervals | None] | None) -> torch.Tensor:
+    """The entries of a tensor that a level uses, differentiably; a view where they are one box."""
+    for dim, intervals in enumerate(uses or ()):
+        if intervals is None:
+            continue
+        pieces = [tensor.narrow(dim, start, stop - start) for start, stop in intervals]
+        tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
+    return tensor
+
+
+def batch_norm_tensors(program: Program, policy: BatchNorm) -> list[str]:
+    """The tensors of batch norms that every level has a copy of its own of."""
+    affine = 2 if policy == "switchable" else 0
+    found: list[str] = []
+    for node in program.nodes:
+        if node.op != "aten.batch_norm.default":
+            continue
+        slots = [*node.args[1 : 1 + affine], *node.args[3:5]]
+        names = [slot.name for slot in slots if isinstance(slot, Weight)]
+        found += names
+        counter = names[-1].rpartition(".")[0] + ".num_batches_tracked" if names else ""
+        if counter in program.tensors:
+            found.append(counter)
+    return found

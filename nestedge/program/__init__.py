@@ -1,0 +1,1 @@
+"""Our flat graph: from torch.export and back, to and from JSON."""

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load as read_safetensors
+from safetensors.torch import save as safetensors_bytes
+
+from nestedge.archive import archive_bytes
+from nestedge.errors import FormatError
+from nestedge.nestfile import load
+from tests.json_changes import Json, places, put
+
+Entries = dict[str, bytes]
+
+_GOLDEN = Path(__file__).parent / "golden" / "format1.nest"
+
+
+def _entries(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _json(name: str, change: Callable[[Json], None]) -> Callable[[Entries], None]:
+    def changed(entries: Entries) -> None:
+        data = json.loads(entries[name])
+        change(data)
+        entries[name] = json.dumps(data).encode()
+
+    return changed
+
+
+def _manifest(*path: str | int, to: Json) -> Callable[[Entries], None]:
+    return _json("manifest.json", put(*path, to=to))
+
+
+def _program(*path: str | int, to: Json) -> Callable[[Entries], None]:
+    return _json("program.json", put(*path, to=to))
+
+
+def _tensor(name: str, to: torch.Tensor | None) -> Callable[[Entries], None]:
+    def changed(entries: Entries) -> None:
+        tensors = read_safetensors(entries["tensors.safetensors"])
+        tensors.pop(name, None)
+        if to is not None:
+            tensors[name] = to
+        entries["tensors.safetensors"] = safetensors_bytes(tensors)
+
+    return changed
+
+
+def _entry(name: str, to: bytes | None) -> Callable[[Entries], None]:
+    def changed(entries: Entries) -> None:
+        entries.pop(name, None)
+        if to is not None:
+            entries[name] = to
+
+    return changed
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return pytest.fail, ("a pickle was executed",)
+
+
+_BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
+    "pickle beside": (
+        _entry("data.pkl", pickle.dumps(_Bomb())),
+        r"holds 'data\.pkl', which no \.nest has$",
+    ),
+    "path that climbs": (_entry("../x", b""), r"holds '\.\./x', which no \.nest has$"),
+    "no manifest": (_entry("manifest.json", None), r"'manifest\.json' is missing$"),
+    "no program": (_entry("program.json", None), r"'program\.json' is missing$"),
+    "no tensors": (_entry("tensors.safetensors", None), r"'tensors\.safetensors' is missing$"),
+    "pickle as tensors": (
+        _entry("tensors.safetensors", pickle.dumps(_Bomb())),
+        r"tensors\.safetensors: not safetensors: ",
+    ),
+    "empty tensors": (_entry("tensors.safetensors", b""), "not safetensors"),
+    "manifest that is no JSON": (_entry("manifest.json", b"{"), r"manifest\.json: not JSON: "),
+    "program that is no JSON": (_entry("program.json", b"\x80\x02"), r"program\.json: not JSON: "),
+    "newer format": (
+        _manifest("format", to=2),
+        r"manifest\.json: format 2, written by nestedge 0\.1\.0; nestedge .* reads format 1: upg",
+    ),
+    "newer format with other entries": (
+        lambda entries: (_manifest("format", to=7)(entries), _entry("new.bin", b"")(entries))[1],
+        "format 7, written by",
+    ),
+    "no format": (_json("manifest.json", lambda m: m.pop("format")), "format: missing"),
+    "unknown field": (_manifest("signature", to=""), "signature: unknown; expected format, "),
+    "operator": (
+        _program("eval", "nodes", 2, "op", to="aten.foo.default"),
+        r"program\.json: eval\.nodes\[2\]\.op: operator 'aten\.foo\.default' is not allowed",
+    ),
+    "operator in training": (
+        _program("train", "nodes", 0, "op", to="aten.foo.default"),
+        r"program\.json: train\.nodes\[0\]\.op: operator",
+    ),
+    "expression": (
+        _program("eval", "nodes", 0, "args", to=["s0*2"]),
+        r"eval\.nodes\[0\]\.args\[0\]: expected a number, .*never evaluated",
+    ),
+    "expression object": (
+        _program("eval", "nodes", 0, "args", to=[{"expr": "s0*2"}]),
+        "expected one of value, tensor, dtype, float",
+    ),
+    "arguments that do not fit": (
+        _program("eval", "nodes", 0, "args", to=[{"value": "image"}]),
+        r"program\.json: eval: the program cannot run: ",
+    ),
+    "arguments that do not fit in training": (
+        _program("train", "nodes", 0, "args", to=[{"value": "image"}]),
+        r"program\.json: train: the program cannot run: ",
+    ),
+    "another network for training": (
+        _program("train", "inputs", 0, "shape", to=[None, 3, 9, 9]),
+        r"program\.json: train\.inputs: expected those of eval",
+    ),
+    "another tensor for training": (
+        _program("train", "tensors", 0, "shape", to=[5]),
+        r"program\.json: train: tensor 'stem.weight' is not the one that eval has",
+    ),
+    "tensor missing": (
+        _tensor("shared/head.bias", None),
+        r"tensors\.safetensors: tensor 'shared/head\.bias' is missing",
+    ),
+    "tensor of another shape": (
+        _tensor("shared/head.bias", torch.zeros(5)),
+        r"'shared/head\.bias': expected float32 of shape \[4\], found float32 of shape \[5\]",
+    ),
+    "tensor of another dtype": (
+        _tensor("shared/head.bias", torch.zeros(4, dtype=torch.float16)),
+        r"expected float32 of shape \[4\], found float16 of shape \[4\]",
+    ),
+    "tensor too many": (
+        _tensor("shared/head.bios", torch.zeros(4)),
+        r"'shared/head\.bios' does not belong here; did you mean 'shared/head\.bias'\?",
+    ),
+    "own tensor missing": (
+        _tensor("levels/small/bn.weight", None),
+        r"tensor 'levels/small/bn\.weight' is missing",
+    ),
+    "own tensor of another width": (
+        _tensor("levels/small/bn.weight", torch.zeros(16)),
+        r"'levels/small/bn\.weight': expected float32 of shape \[8\], found .* \[16\]",
+    ),
+    "example missing": (_tensor("examples/where.place", None), "'examples/where.place' is missing"),
+    "codes of another shape": (
+        _tensor("codes/head.weight", torch.zeros(3, 16, dtype=torch.uint8)),
+        r"'codes/head\.weight': expected uint8 of shape \[4, 16\]",
+    ),
+    "unknown code": (
+        _tensor("codes/head.weight", torch.full((4, 16), 9, dtype=torch.uint8)),
+        r"codes/head\.weight: expected codes below 3, as the manifest has patterns, found 9",
+    ),
+    "interval out of range": (
+        _manifest("levels", 0, "kept", "stem", to=[[0, 17]]),
+        r"levels\[0\]: level 'small', axis 'stem': expected ascending.* 0\.\.16, found \[\[0, 17\]",
+    ),
+    "interval backwards": (
+        _manifest("levels", 0, "kept", "stem", to=[[8, 4]]),
+        "expected ascending, disjoint intervals",
+    ),
+    "interval of three": (
+        _manifest("levels", 0, "kept", "stem", to=[[0, 4, 8]]),
+        r"levels\[0\]\.kept\.stem\[0\]: expected 2 values",
+    ),
+    "unknown axis": (
+        _manifest("levels", 0, "kept", "stam", to=[[0, 8]]),
+        r"levels\[0\]: no axis 'stam'; did you mean 'stem'\?",
+    ),
+    "level twice": (_manifest("levels", 1, "name", to="small"), "level 'small' exists already"),
+    "level with a slash": (
+        _manifest("levels", 1, "name", to="a/b"),
+        r"levels\[1\]\.name: expected letters, digits",
+    ),
+    "own tensor that is unknown": (
+        _manifest("levels", 0, "own", to=["bn.wait"]),
+        r"manifest\.json: levels: the program has no tensor 'bn\.wait'; did you mean",
+    ),
+    "mask of an unknown level": (
+        _manifest("masks", "head.weight", 1, to=["smal"]),
+        r"masks\.head\.weight\[1\]\[0\]: no level 'smal'; .*; did you mean 'small'\?",
+    ),
+    "mask of an unknown tensor": (
+        _manifest("masks", to={"head.wait": [[], ["small"]]}),
+        "masks: the program has no tensor 'head.wait'",
+    ),
+    "mask with levels behind code 0": (
+        _manifest("masks", "head.weight", 0, to=["small"]),
+        "that of no level, is empty",
+    ),
+    "masks that do not nest": (
+        _manifest("masks", "head.weight", 2, to=["small"]),
+        "masks of levels 'small' and 'medium' are not nested",
+    ),
+    "axis of another size": (
+        _manifest("axes", "stem", to={"size": 17, "unit": 1, "kind": "width", "bounds": []}),
+        r"axes\.stem\.bounds: expected \[0, 8, 12, 17\] by what the levels keep, found \[\]",
+    ),
+    "axis of another unit": (
+        _manifest("axes", "stem", "unit", to=2),
+        r"axes\.stem: not what nestedge .* finds in the program",
+    ),
+    "axis too many": (
+        _manifest("axes", "extra", to={"size": 4, "unit": 1, "kind": "width", "bounds": [0, 4]}),
+        r"axes\.extra: not what nestedge",
+    ),
+    "layout of another axis": (
+        _manifest("layouts", "stem.weight", "dims", 0, 0, 0, to="blocks.0.conv1"),
+        r"layouts\.stem\.weight: not what nestedge",
+    ),
+    "layout of an unknown axis": (
+        _manifest("layouts", "stem.weight", "dims", 0, 0, 0, to="stam"),
+        r'layouts\.stem\.weight\.dims\[0\]\[0\]\[0\]: expected the name of an axis, found "stam"',
+    ),
+    "layout beyond its axis": (
+        _manifest("layouts", "stem.weight", "dims", 0, 0, 2, to=17),
+        "expected at most 16, the size of the axis, found 17",
+    ),
+    "layout of a unit beyond its axis": (
+        _manifest("layouts", "blocks.0.bn1.weight", "requires", to=[["blocks", 2]]),
+        r"requires\[0\]\[1\]: expected less than 2, the size of the axis, found 2",
+    ),
+    "layout of fewer dimensions": (
+        _manifest("layouts", "stem.weight", "dims", to=[]),
+        r"layouts\.stem\.weight: not what nestedge",
+    ),
+    "alias of nothing": (
+        _manifest("aliases", to={"a": "b"}),
+        "aliases: the program has no tensor 'b'",
+    ),
+    "examples of other inputs": (
+        _manifest("examples", to=["image"]),
+        r"examples: expected \['image', 'where\.place'\], found \['image'\]",
+    ),
+    "preprocessing that divides by zero": (
+        _manifest("preprocessing", "std", to=[0, 1, 1]),
+        "preprocessing: scale and std must not be zero",
+    ),
+    "batch norm of another kind": (
+        _manifest("batch_norm", to="frozen"),
+        'batch_norm: expected "switchable" or "statistics"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), _BAD.values(), ids=_BAD)
+def test_a_wrong_file_is_refused_in_one_line(
+    tmp_path: Path, change: Callable[[Entries], None], message: str
+) -> None:
+    entries, path = _entries(_GOLDEN), tmp_path / "bad.nest"
+    change(entries)
+    path.write_bytes(archive_bytes(entries))
+    with pytest.raises(FormatError, match=message) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_bomb_of_the_tests_would_go_off() -> None:
+    with pytest.raises(pytest.fail.Exception, match="a pickle was executed"):
+        pickle.loads(pickle.dumps(_Bomb()))  # noqa: S301
+
+
+_SETTINGS = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@_SETTINGS
+@given(st.data(), st.sampled_from(["manifest.json", "program.json"]))
+def test_a_document_changed_anywhere_is_read_or_refused(
+    tmp_path: Path, data: st.DataObject, name: str
+) -> None:
+    path, entries = tmp_path / "net.nest", _entries(_GOLDEN)
+    document = json.loads(entries[name])
+    container, key = data.draw(st.sampled_from(places(document)))
+    container[key] = data.draw(
+        st.sampled_from([None, True, 0, 1, -1, 3, 2**70, 0.5, "", "x", "s0*2", [], {}, [[0, 1]]])
+    )
+    entries[name] = json.dumps(document).encode()
+    path.write_bytes(archive_bytes(entries))
+    with contextlib.suppress(FormatError):
+        load(path)

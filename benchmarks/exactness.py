@@ -80,7 +80,7 @@ def compare(subject: Subject) -> Iterator[Row]:
     for depth in (None, subject.shallow):
         for width in WIDTHS:
             name = f"width-{round(100 * width)}-{'full' if depth is None else 'shallow'}"
-            nested.add_level(name, Level(width, depth=1.0 if depth is None else depth))
+            nested.add_level(name, Level(width, depth=1.0 if depth is None else subject.level_depth))
             twin = subject.twin(width=width, depth=depth).eval()
             _redraw_own(nested, name, twin)
             twin.load_state_dict(state_dict(nested, name), strict=True)

@@ -29,6 +29,8 @@ class Subject:
         full: makes the network that is nested.
         twin: makes the network at a width and depth, by those keywords.
         shallow: a smaller depth, as the twin takes it.
+        level_depth: the same for `nestedge.Level`: without the stages of a single block where they
+            are no module of their own.
         size: height and width of its images.
     """
 
@@ -36,6 +38,7 @@ class Subject:
     full: Callable[[], nn.Module]
     twin: Callable[..., nn.Module]
     shallow: tuple[int, ...]
+    level_depth: tuple[int, ...]
     size: int
 
     def images(self, batch: int, *, seed: int = 1) -> torch.Tensor:
@@ -47,7 +50,7 @@ class Subject:
 def _own(
     name: str, twin: Callable[..., nn.Module], shallow: tuple[int, ...], *, size: int = 32
 ) -> Subject:
-    return Subject(name, twin, twin, shallow, size)
+    return Subject(name, twin, twin, shallow, shallow, size)
 
 
 def _wide_pad(*, width: float = 1.0, depth: tuple[int, ...] | None = None) -> nn.Module:
@@ -88,12 +91,15 @@ def torchvision_subjects(*, size: int) -> tuple[Subject, ...]:
     if find_spec("torchvision") is None:
         return ()
     models = import_module("torchvision.models")
+    mobile, mobile_levels = (1, 1, 2, 3, 1, 2, 1), (1, 2, 3, 1, 2)
     return tuple(
-        Subject(f"torchvision {name}", getattr(models, name), getattr(twins, name), shallow, size)
-        for name, shallow in (
-            ("resnet18", (1, 2, 1, 1)),
-            ("resnet50", (2, 1, 3, 1)),
-            ("mobilenet_v2", (1, 1, 2, 3, 1, 2, 1)),
+        Subject(
+            f"torchvision {name}", getattr(models, name), getattr(twins, name), *depths, size=size
+        )
+        for name, depths in (
+            ("resnet18", ((1, 2, 1, 1), (1, 2, 1, 1))),
+            ("resnet50", ((2, 1, 3, 1), (2, 1, 3, 1))),
+            ("mobilenet_v2", (mobile, mobile_levels)),
         )
     )
 

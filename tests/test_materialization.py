@@ -38,9 +38,9 @@ class Network:
 
 NETWORKS = {
     "resnet": Network(lambda **k: CifarResNet((2, 2, 2), **k), (1, 2, 1)),
-    "wrn-projection": Network(lambda **k: WideResNet(**k), (1, 2, 1)),
+    "wrn-projection": Network(WideResNet, (1, 2, 1)),
     "wrn-pad": Network(lambda **k: WideResNet(shortcut="pad", **k), (2, 1, 1)),
-    "mobilenet-hardswish": Network(lambda **k: MobileNet(**k), (1, 1, 2, 1)),
+    "mobilenet-hardswish": Network(MobileNet, (1, 1, 2, 1)),
     "mobilenet-relu6": Network(lambda **k: MobileNet(activation="relu6", **k), (1, 2, 1, 1)),
     "densenet": Network(lambda **k: DenseNet((2, 2, 2), **k), (2, 1, 2)),
     "vit-qkv": Network(lambda **k: VisionTransformer(2, **k), (1,)),
@@ -201,7 +201,7 @@ def test_the_state_dict_of_a_level_is_a_copy() -> None:
 
 
 def test_an_unknown_level_is_refused() -> None:
-    with pytest.raises(UsageError, match="no level 'w50deepp'.*did you mean 'w50deep'"):
+    with pytest.raises(UsageError, match=r"no level 'w50deepp'.*did you mean 'w50deep'"):
         materialize(_nested("resnet"), "w50deepp")
 
 

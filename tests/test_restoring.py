@@ -153,7 +153,7 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
         _tensor("levels/small/bn.weight", torch.zeros(16)),
         r"'levels/small/bn\.weight': expected float32 of shape \[8\], found .* \[16\]",
     ),
-    "example missing": (_tensor("examples/where.place", None), "'examples/where.place' is missing"),
+    "example missing": (_tensor("examples/where_place", None), "'examples/where_place' is missing"),
     "codes of another shape": (
         _tensor("codes/head.weight", torch.zeros(3, 16, dtype=torch.uint8)),
         r"'codes/head\.weight': expected uint8 of shape \[4, 16\]",
@@ -241,7 +241,7 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
     ),
     "examples of other inputs": (
         _manifest("examples", to=["image"]),
-        r"examples: expected \['image', 'where\.place'\], found \['image'\]",
+        r"examples: expected \['image', 'where_place'\], found \['image'\]",
     ),
     "preprocessing that divides by zero": (
         _manifest("preprocessing", "std", to=[0, 1, 1]),

@@ -19,8 +19,7 @@ from onnx import numpy_helper
 from nestedge.convert import BuildSpec, Converted, FoundConstant, LevelProgram, explain
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.plugins import TensorInfo
-from nestedge.program.emit import ProgramModule
-from nestedge.program.structure import rebuild
+from nestedge.program.emit import FlatModule
 
 OPSET = 18
 """What onnxruntime 1.14 and later load, JetPack 5's 1.19 among them."""
@@ -57,13 +56,12 @@ class OnnxConverter:
 def _export(level: LevelProgram, spec: BuildSpec) -> onnx.ModelProto:
     program = level.program
     examples = [torch.zeros(s.shape_at(spec.batch), dtype=s.dtype) for s in program.inputs]
-    bound = rebuild(program.arguments, iter(examples))
-    module = ProgramModule(program, level.tensors).eval()
+    module = FlatModule(program, level.tensors).eval()
     try:
         with _quiet():
             exported = torch.onnx.export(
                 module,
-                tuple(bound.values()),
+                tuple(examples),
                 dynamo=True,
                 opset_version=OPSET,
                 external_data=False,

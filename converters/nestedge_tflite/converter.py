@@ -12,15 +12,13 @@ import litert_torch
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from torch import nn
 
 from nestedge.affine import fold_affine
 from nestedge.convert import BuildSpec, Converted, FoundConstant, LevelProgram, explain
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.folding import lower_batch_norms
 from nestedge.plugins import TensorInfo
-from nestedge.program.graph import run
-from nestedge.tree import named, register
+from nestedge.program.emit import FlatModule
 from nestedge_tflite.quiet import silenced
 
 _DTYPES = {
@@ -66,30 +64,16 @@ class TfliteConverter:
         )
 
 
-class _Flat(nn.Module):
-    """A program whose inputs are keywords and whose outputs are a dict, all by their names."""
-
-    def __init__(self, level: LevelProgram) -> None:
-        super().__init__()
-        self.program = level.program
-        for name, tensor in level.tensors.items():
-            register(self, name, tensor, level.program.tensors[name].role)
-
-    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The outputs by name."""
-        values = run(self.program, named(self), [inputs[s.name] for s in self.program.inputs])
-        return {name: v for (name, _), v in zip(self.program.outputs, values, strict=True)}
-
-
 def _export(level: LevelProgram, spec: BuildSpec) -> bytes:
     examples = {
         s.name: torch.zeros(s.shape_at(spec.batch), dtype=s.dtype) for s in level.program.inputs
     }
+    module = FlatModule(level.program, level.tensors).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         try:
             with silenced():
-                litert_torch.convert(_Flat(level).eval(), sample_kwargs=examples).export(str(path))
+                litert_torch.convert(module, sample_kwargs=examples).export(str(path))
         except Exception as error:
             # litert-torch raises many types, all about what it cannot express.
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]

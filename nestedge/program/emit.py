@@ -43,6 +43,20 @@ class ProgramModule(nn.Module):
         return rebuild(self.program.results, iter(outputs))
 
 
+class FlatModule(ProgramModule):
+    """A program as a module for converters: inputs in order or by name, outputs by name.
+
+    Converters have rules of their own for nested inputs, or none.
+    """
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The outputs by name, in order."""
+        leaves = args or [kwargs[spec.name] for spec in self.program.inputs]
+        outputs = run(self.program, named(self), leaves)
+        names = (name for name, _ in self.program.outputs)
+        return dict(zip(names, outputs, strict=True))
+
+
 class _Interface(nn.Module):
     """The inputs and outputs of a program with nothing in between."""
 

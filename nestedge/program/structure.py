@@ -6,6 +6,8 @@ into program.json, and rebuilding a value from it runs no code of the user's.
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,25 +48,36 @@ class Structure:
 def describe(value: Any, name: str, *, what: str) -> Structure:
     """The structure of a nested value whose tensors are named by their path.
 
+    Names are identifiers, `name_key` or `name_0`, because they become the names of arguments and
+    signatures in every runtime.
+
     Args:
         value: tensors, and None, bools, numbers and strings, in dicts with string keys, lists
             and tuples.
-        name: the name of the value; children are `name.key` or `name.0`. A bare tensor has it
-            as its own.
+        name: the name of the value. A bare tensor has it as its own.
         what: "input" or "output", for the error.
 
     Raises:
-        UsageError: something else stands in the value.
+        UsageError: something else stands in the value, or two tensors have one name.
     """
+    structure = _described(value, name, what)
+    names = list(structure.names())
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"two {what}s would be called {twice[0]!r}; rename a key of one")
+    return structure
+
+
+def _described(value: Any, name: str, what: str) -> Structure:
     if isinstance(value, torch.Tensor):
         return Structure("tensor", name=name)
     if value is None or isinstance(value, (bool, int, float, str)):
         return Structure("constant", value=value)
     if type(value) is dict and all(isinstance(key, str) for key in value):
-        items = tuple(describe(v, _join(name, k), what=what) for k, v in value.items())
+        items = tuple(_described(v, _join(name, k), what) for k, v in value.items())
         return Structure("dict", keys=tuple(value), items=items)
     if type(value) in (list, tuple):
-        items = tuple(describe(v, _join(name, str(i)), what=what) for i, v in enumerate(value))
+        items = tuple(_described(v, _join(name, str(i)), what) for i, v in enumerate(value))
         return Structure("list" if type(value) is list else "tuple", items=items)
     raise UsageError(
         f"{what} {name!r} is a {type(value).__name__}; expected tensors in dicts with string keys, "
@@ -73,7 +86,8 @@ def describe(value: Any, name: str, *, what: str) -> Structure:
 
 
 def _join(name: str, key: str) -> str:
-    return f"{name}.{key}" if name else key
+    joined = re.sub(r"\W", "_", f"{name}_{key}" if name else key, flags=re.ASCII)
+    return joined if joined.isidentifier() and not keyword.iskeyword(joined) else f"_{joined}"
 
 
 def flatten(structure: Structure, value: Any, *, path: str = "input") -> list[torch.Tensor]:

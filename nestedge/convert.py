@@ -213,6 +213,17 @@ def _orders(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int, 
     return list(dict.fromkeys([identity, *fitting]))
 
 
+def reason_of(error: BaseException) -> str:
+    """What went wrong in the end: the first line of the error that an error was raised from.
+
+    Frameworks wrap their errors, some in a banner of advice.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0]
+
+
 def check_constants(
     constants: Sequence[Constant], model: bytes, stored: Mapping[str, Array]
 ) -> list[str]:

@@ -107,5 +107,5 @@ def check_nested_masks(nesting: Nesting, level: str, codes: Mapping[str, Codes])
         count = int(np.isin(codes[tensor], stray).sum())
         raise UsageError(
             f"masks of levels {small!r} and {large!r} are not nested: {tensor!r} has {count} "
-            f"weights in {small!r} that {large!r} lacks; add them to {large!r}'s mask"
+            f"weights in {small!r} that {large!r} lacks; add them to the mask of {large!r}"
         )

@@ -213,16 +213,18 @@ class NestedModel(nn.Module):
 
         Raises:
             UsageError: the inputs are not nested like the example inputs, or one has another
-                number of dimensions.
+                shape.
         """
         leaves = flatten(self.elastic.program.arguments, self._bind(args, kwargs))
         for spec, leaf in zip(self.elastic.program.inputs, leaves, strict=True):
-            # An image without its batch would fail far from here, and not always.
-            if leaf.dim() != len(spec.shape):
+            # A size other than the traced one would fail far from here, or worse, would not.
+            sizes = zip(spec.shape, leaf.shape, strict=False)
+            fits = all(wanted in (None, size) for wanted, size in sizes)
+            if leaf.dim() != len(spec.shape) or not fits:
                 expected = ["batch" if size is None else size for size in spec.shape]
                 raise UsageError(
-                    f"input {spec.name!r}: expected {len(expected)} dimensions like {expected}, "
-                    f"found shape {list(leaf.shape)}"
+                    f"input {spec.name!r}: expected shape {expected}, found {list(leaf.shape)}; "
+                    "nest it once more for another size"
                 )
         return leaves
 

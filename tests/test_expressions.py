@@ -13,6 +13,8 @@ from nestedge.errors import FormatError
 from nestedge.expressions import (
     OPERATIONS,
     Expression,
+    added,
+    applied,
     batch_norm_scale,
     cast,
     evaluate,
@@ -22,6 +24,7 @@ from nestedge.expressions import (
     scaled,
     shifted,
     stored,
+    summed,
     take,
     to_json,
     transposed,
@@ -37,12 +40,15 @@ TENSORS: dict[str, Array] = {
     "mean": _RNG.standard_normal(4).astype(np.float32),
     "var": (_RNG.random(4) + 0.5).astype(np.float32),
     "gamma": _RNG.standard_normal(4).astype(np.float32),
+    "whole": np.array([[1, 2, 0], [1, 0, 0]], np.float32),
+    "vector": np.array([1, 2, 3], np.float32),
     "beta": _RNG.standard_normal(4).astype(np.float32),
 }
 W, VAR, GAMMA, BETA, MEAN = (stored(n) for n in ("w", "var", "gamma", "beta", "mean"))
 _W, _FACTOR = TENSORS["w"], 1 / np.sqrt(TENSORS["var"].astype(np.float64) + 1e-3)
 _SCALE = _FACTOR * TENSORS["gamma"].astype(np.float64)
 _BIAS, _MEAN = TENSORS["beta"].astype(np.float64), TENSORS["mean"].astype(np.float64)
+_WHOLE, _VECTOR = stored("whole"), stored("vector")
 SCALE = batch_norm_scale(GAMMA, VAR, 1e-3)
 
 EVALUATED: dict[str, tuple[Expression, Array]] = {
@@ -69,6 +75,20 @@ EVALUATED: dict[str, tuple[Expression, Array]] = {
     "shift with shift": (
         shifted(None, MEAN, SCALE, BETA),
         (-_MEAN * _SCALE + _BIAS).astype(np.float32),
+    ),
+    "added": (
+        added(GAMMA, [1.0, 2.0, 3.0, 0.1], "float32"),
+        (TENSORS["gamma"].astype(np.float64) + np.array([1.0, 2.0, 3.0, 0.1])).astype(np.float32),
+    ),
+    "added to nothing": (added(None, [0.1, 0.2], "float32"), np.array([0.1, 0.2], np.float32)),
+    "sum": (
+        summed(GAMMA, SCALE),
+        (TENSORS["gamma"].astype(np.float64) + _SCALE).astype(np.float32),
+    ),
+    "apply": (applied(_WHOLE, _VECTOR, None), np.array([5, 1], np.float32)),
+    "apply with bias": (
+        applied(_WHOLE, _VECTOR, zeros((2,), "float32")),
+        np.array([5, 1], np.float32),
     ),
     "cast": (cast(SCALE, "float32"), _SCALE.astype(np.float32)),
     "transpose": (transposed(W, (1, 0)), _W.T),
@@ -108,7 +128,7 @@ def test_taking_is_indexing(rows: list[bool], dim: int) -> None:
 def test_unknown_tensors_and_operations_are_refused() -> None:
     with pytest.raises(FormatError, match="needs tensor 'x', which the file does not have"):
         evaluate(stored("x"), TENSORS)
-    with pytest.raises(FormatError, match=r"needs operation 'eval'; known: \['batch_norm_scale'"):
+    with pytest.raises(FormatError, match=r"needs operation 'eval'; known: \['added'"):
         evaluate(Expression("eval", (W,)), TENSORS)
 
 

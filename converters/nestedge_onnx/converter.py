@@ -16,7 +16,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from nestedge.convert import BuildSpec, Converted, FoundConstant, LevelProgram, explain
+from nestedge.convert import BuildSpec, Converted, FoundConstant, LevelProgram, explain, reason_of
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.plugins import TensorInfo
 from nestedge.program.emit import FlatModule
@@ -71,8 +71,7 @@ def _export(level: LevelProgram, spec: BuildSpec) -> onnx.ModelProto:
             )
     except Exception as error:
         # torch.onnx raises many types, all about what it cannot express.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise NestedgeError(f"torch.onnx cannot export the level: {(lines or ['?'])[0]}") from error
+        raise NestedgeError(f"torch.onnx cannot export the level: {reason_of(error)}") from error
     assert exported is not None
     model: onnx.ModelProto = exported.model_proto
     return model

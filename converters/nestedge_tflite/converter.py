@@ -14,7 +14,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 
 from nestedge.affine import fold_affine
-from nestedge.convert import BuildSpec, Converted, FoundConstant, LevelProgram, explain
+from nestedge.convert import BuildSpec, Converted, FoundConstant, LevelProgram, explain, reason_of
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.folding import lower_batch_norms
 from nestedge.plugins import TensorInfo
@@ -76,8 +76,7 @@ def _export(level: LevelProgram, spec: BuildSpec) -> bytes:
                 litert_torch.convert(module, sample_kwargs=examples).export(str(path))
         except Exception as error:
             # litert-torch raises many types, all about what it cannot express.
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = (lines or [type(error).__name__])[0]
+            reason = reason_of(error)
             raise NestedgeError(f"litert-torch cannot convert the level: {reason}") from error
         return path.read_bytes()
 

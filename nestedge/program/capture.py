@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,11 +40,25 @@ def capture(
     doubled = pytree.tree_map(lambda v: _doubled(v, batch), bound)
     shapes = pytree.tree_map(lambda v: _dynamic(v, max(2, batch)), doubled)
     try:
-        exported = export(model, (), doubled, dynamic_shapes=shapes, strict=False)
+        with _quiet():
+            exported = export(model, (), doubled, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         # torch.export raises dozens of types of error, all of them about the user's network.
         raise UsageError(_why_not(error)) from error
     return read(exported, model, bound)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps torch.export from printing graphs: what went wrong is in the error it raises."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _bind(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

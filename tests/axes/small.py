@@ -14,7 +14,6 @@ from benchmarks.networks.redraw import redraw
 from nestedge.nested import Card, NestedModel, nest
 
 _STEMS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_HEADS = {1: nn.LazyConv1d, 2: nn.LazyConv2d, 3: nn.LazyConv3d}
 
 WIDTHS = {"half": 0.5, "quarter": 0.25}
 
@@ -79,6 +78,12 @@ class Case:
         object.__setattr__(self, "x", torch.randn(shape, generator=generator).double())
 
 
+def _pointwise(dims: int) -> nn.Module:
+    if dims == 1:
+        return nn.LazyConv1d(4, 1)
+    return nn.LazyConv2d(4, 1) if dims == 2 else nn.LazyConv3d(4, 1)
+
+
 class Tiny(nn.Module):
     """A convolution, an operator and a head."""
 
@@ -87,7 +92,7 @@ class Tiny(nn.Module):
         self.stem = _STEMS[case.dims](3, channels, 3, padding=1)
         self.op = case.make(channels)
         heads: dict[str, Callable[[], nn.Module]] = {
-            "conv": lambda: _HEADS[case.dims](4, 1),
+            "conv": lambda: _pointwise(case.dims),
             "linear": lambda: nn.LazyLinear(4),
             "none": nn.Identity,
         }

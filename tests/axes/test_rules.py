@@ -168,7 +168,6 @@ class _Residual(nn.Module):
         return out
 
 
-@pytest.mark.xfail(reason="program/reading.py keeps add_ on a value in place", strict=True)
 def test_a_sum_in_place_ties_its_operands() -> None:
     case = Case(_Residual)
     twin = tiny(case, 8)

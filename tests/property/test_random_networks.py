@@ -24,7 +24,8 @@ class _Excite(nn.Module):
         self.up = nn.Conv2d(max(1, channels // 2), channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))).sigmoid()
+        gate: torch.Tensor = self.up(F.relu(self.down(x.mean((2, 3), keepdim=True))))
+        return x * gate.sigmoid()
 
 
 class _Attention(nn.Module):
@@ -41,7 +42,7 @@ class _Attention(nn.Module):
         parts = self.qkv(tokens).reshape(batch, height * width, 3, self.heads, -1)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-        out = self.out(mixed.reshape(batch, height * width, channels))
+        out: torch.Tensor = self.out(mixed.reshape(batch, height * width, channels))
         return x + out.transpose(1, 2).reshape(batch, channels, height, width)
 
 
@@ -52,7 +53,7 @@ class _Sum(nn.Module):
         self.other = other
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.one(x) + self.other(x))  # type: ignore[no-any-return]
+        return F.relu(self.one(x) + self.other(x))
 
 
 class _Concat(_Sum):

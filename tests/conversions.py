@@ -1,0 +1,155 @@
+"""What the tests of all converters convert, and how they run what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.networks.redraw import redraw
+from nestedge.convert import BuildSpec, Converted, Converter, LevelProgram
+from nestedge.folding import fold_batch_norms
+from nestedge.materialization import level_program
+from nestedge.nested import Card, NestedModel, nest
+from nestedge.plugins import Runtime
+from nestedge.program.structure import flatten
+from nestedge.verify import relative_error
+from tests.networks import resnet
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+
+
+class Mixed(nn.Module):
+    """An image and a vector in, a nested dict out; most of what a converter may fold, inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(16)
+        self.squeeze = nn.Conv2d(16, 8, 1)
+        self.expand = nn.Conv2d(8, 16, 1)
+        self.norm = nn.BatchNorm2d(16)
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+        self.tokens_norm = nn.LayerNorm(16)
+        self.first = nn.Linear(16, 24)
+        self.second = nn.Linear(24, 16)
+        self.scale = nn.Parameter(torch.ones(16))
+        self.vector = nn.Linear(5, 16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(
+        self, image: Tensor, extra: dict[str, Tensor]
+    ) -> dict[str, Tensor | dict[str, Tensor]]:
+        """Logits of shape (batch, 4), and the mean of the tokens, shape (batch, 16)."""
+        x = F.hardswish(self.stem_norm(self.stem(image)))
+        gate = F.hardsigmoid(self.expand(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        x = x + self.conv(F.relu(self.norm(x * gate)))
+        tokens = x.flatten(2).transpose(1, 2)
+        inner = F.gelu(self.first(self.tokens_norm(tokens)))
+        tokens = tokens + self.scale * self.second(inner)
+        mean = tokens.mean(1)
+        logits = self.head(mean + self.vector(extra["vector"])) / 2
+        return {"logits": logits, "inner": {"mean": mean}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A level, ready to convert, and what it gives for inputs.
+
+    Attributes:
+        level: with its batch norms folded.
+        inputs: by name.
+        outputs: by name.
+    """
+
+    level: LevelProgram
+    inputs: Arrays
+    outputs: Arrays
+
+
+def nested_mixed() -> NestedModel:
+    """The network of `Mixed`, nested, with a level "half"."""
+    model = Mixed()
+    redraw(model, seed=0)
+    return nest(model, _mixed_inputs(), {"half": 0.5}, card=Card(divisor=4))
+
+
+def _mixed_inputs() -> dict[str, Tensor | dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(1, 3, 8, 8, generator=generator)
+    return {"image": image, "extra": {"vector": torch.randn(1, 5, generator=generator)}}
+
+
+def mixed_case() -> Case:
+    """The level "half" of `Mixed`."""
+    return _case(nested_mixed(), "half", _mixed_inputs())
+
+
+def resnet_case() -> Case:
+    """A narrow level of a residual network, one image in, logits out."""
+    model = resnet()
+    redraw(model, seed=0)
+    images = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return _case(nest(model, images, {"half": 0.5}, card=Card(divisor=4)), "half", {"x": images})
+
+
+class Unconvertible(nn.Module):
+    """A convolution, and a maximum that no exporter has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (batch, 8, 3, 3)."""
+        return F.adaptive_max_pool2d(self.conv(x), 3)
+
+
+def unconvertible_level() -> LevelProgram:
+    """A level of `Unconvertible`."""
+    return level_program(nest(Unconvertible(), torch.zeros(1, 3, 10, 10), {"full": 1.0}), "full")
+
+
+CASES = {"resnet": resnet_case, "mixed": mixed_case}
+
+
+def _case(nested: NestedModel, level: str, given: Mapping[str, object]) -> Case:
+    with torch.no_grad(), nested.at(level):
+        results = flatten(nested.elastic.program.results, nested(**given))
+    program = fold_batch_norms(level_program(nested, level))
+    inputs = [spec.name for spec in program.program.inputs]
+    leaves = flatten(program.program.arguments, dict(given))
+    outputs = [name for name, _ in program.program.outputs]
+    return Case(
+        program,
+        {name: leaf.numpy() for name, leaf in zip(inputs, leaves, strict=True)},
+        {name: leaf.numpy() for name, leaf in zip(outputs, results, strict=True)},
+    )
+
+
+def converted(case: Case, converter: Converter) -> Converted:
+    """What a converter makes of a level."""
+    return converter.convert(case.level, BuildSpec())
+
+
+def errors_of(case: Case, made: Converted, runtime: Runtime, path: Path) -> dict[str, float]:
+    """For every output how far a model file is from the level."""
+    path.write_bytes(made.model)
+    found = runtime.open(path).run(case.inputs)
+    assert found.keys() == case.outputs.keys()
+    return {name: relative_error(found[name], case.outputs[name]) for name in found}
+
+
+def unexplained(made: Converted) -> list[str]:
+    """The constants of more than one number that no expression gives."""
+    return [
+        f"{constant.name} {constant.shape}"
+        for constant in made.constants
+        if constant.dtype == "float32" and constant.size_bytes > 4 and constant.expression is None
+    ]

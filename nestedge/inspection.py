@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nestedge.cost import count_macs, count_parameters
-from nestedge.nested import NestedModel
+from nestedge.harvest import Stayed
+from nestedge.materialization import harvest_level
+from nestedge.model import NestedModel
 from nestedge.program.arguments import named_arguments
 from nestedge.program.graph import Program, Weight
 from nestedge.program.operators import CONVOLUTION
@@ -26,6 +28,8 @@ class LevelReport:
         blocks: for every stage the blocks it keeps, of how many.
         wasted: layers whose number of outputs is no multiple of `VECTOR`, with that number: they
             take as long as the next multiple.
+        removed: channels, heads or groups that element masks left dead and that are gone, by axis.
+        stayed: constant ones that could not go, and why.
     """
 
     parameters: int
@@ -33,6 +37,8 @@ class LevelReport:
     inside: tuple[str, ...]
     blocks: Mapping[str, tuple[int, int]]
     wasted: Mapping[str, int]
+    removed: Mapping[str, int]
+    stayed: tuple[Stayed, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ def inspect(nested: NestedModel) -> Inspection:
 
 
 def _level(nested: NestedModel, level: str, inside: tuple[str, ...]) -> LevelReport:
-    program = nested.plan(level).program
+    harvest = harvest_level(nested, level)
+    program = harvest.level.program
     choice, axes = nested.nesting.choice(level), nested.nesting.axes
     blocks = {
         name: (sum(stop - start for start, stop in choice.intervals(name, axis.size)), axis.size)
@@ -88,6 +95,8 @@ def _level(nested: NestedModel, level: str, inside: tuple[str, ...]) -> LevelRep
         inside=inside,
         blocks=blocks,
         wasted=_wasted(program, nested),
+        removed=harvest.removed,
+        stayed=harvest.stayed,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def _text(found: Inspection) -> str:
     for name, level in found.levels.items():
         if level.wasted:
             layers = ", ".join(f"{layer} ({n})" for layer, n in list(level.wasted.items())[:6])
-            more = f" and {len(level.wasted) - 6} more" if len(level.wasted) > 6 else ""
-            lines.append(f"{name}: no multiple of {VECTOR} outputs in {layers}{more}")
+            found_in = f"{layers}{_more(level.wasted)}"
+            lines.append(f"{name}: no multiple of {VECTOR} outputs in {found_in}")
+        if level.removed:
+            dead = ", ".join(f"{n} of {axis}" for axis, n in list(level.removed.items())[:6])
+            lines.append(f"{name}: dead through masks and removed: {dead}{_more(level.removed)}")
+        lines += [f"{name}: {s.units} of {s.axis} constant, kept: {s.reason}" for s in level.stayed]
     return "\n".join(lines)
+
+
+def _more(shown: Collection[object], limit: int = 6) -> str:
+    return f" and {len(shown) - limit} more" if len(shown) > limit else ""

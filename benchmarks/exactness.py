@@ -80,7 +80,9 @@ def compare(subject: Subject) -> Iterator[Row]:
     for depth in (None, subject.shallow):
         for width in WIDTHS:
             name = f"width-{round(100 * width)}-{'full' if depth is None else 'shallow'}"
-            nested.add_level(name, Level(width, depth=1.0 if depth is None else subject.level_depth))
+            nested.add_level(
+                name, Level(width, depth=1.0 if depth is None else subject.level_depth)
+            )
             twin = subject.twin(width=width, depth=depth).eval()
             _redraw_own(nested, name, twin)
             twin.load_state_dict(state_dict(nested, name), strict=True)
@@ -158,7 +160,9 @@ def line(row: Row) -> str:
 def main(names: Sequence[str]) -> int:
     """Print the table; 1 when a level is not its twin."""
     subjects = find((*OWN, *torchvision_subjects(size=TORCHVISION_SIZE)), tuple(names))
-    print(f"torch {torch.__version__}, float32, {CASES} inputs, error = max abs(a - b) / max abs(b)")
+    print(
+        f"torch {torch.__version__}, float32, {CASES} inputs, error = max abs(a - b) / max abs(b)"
+    )
     if any(subject.size == TORCHVISION_SIZE for subject in subjects):
         print(f"torchvision's networks see images of {TORCHVISION_SIZE}x{TORCHVISION_SIZE}.")
     print()

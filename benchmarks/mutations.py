@@ -101,7 +101,7 @@ MUTATIONS = (
         "                pass",
     ),
     Mutation(
-        "softmax over a level's channels sees those of another",
+        "a reduction forgets the units of what it reduces",
         "axes/rules.py",
         '    value: Tags = call.a["self"]\n    rank',
         '    value: Tags = Tags(call.a["self"].shape)\n    rank',

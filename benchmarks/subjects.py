@@ -106,4 +106,6 @@ def torchvision_subjects(*, size: int) -> tuple[Subject, ...]:
 
 def find(subjects: tuple[Subject, ...], names: tuple[str, ...]) -> tuple[Subject, ...]:
     """The subjects whose name contains one of the given texts; all for none."""
-    return tuple(s for s in subjects if not names or any(n.lower() in s.name.lower() for n in names))
+    return tuple(
+        s for s in subjects if not names or any(n.lower() in s.name.lower() for n in names)
+    )

@@ -17,7 +17,7 @@ from nestedge.documents import json_bytes
 from nestedge.expressions import Array
 from nestedge.folding import fold_batch_norms
 from nestedge.materialization import level_program, materialize
-from nestedge.nested import NestedModel
+from nestedge.model import NestedModel
 from nestedge.plugins import load_converter
 from nestedge.program.graph import InputSpec
 from nestedge.program.structure import flatten, rebuild

@@ -13,8 +13,9 @@ from nestedge.axes.blocks import Stage, find_stages, without_blocks
 from nestedge.axes.layout import Layout, lay_out
 from nestedge.axes.rewrite import Survival, specialise
 from nestedge.errors import UsageError
+from nestedge.intervals import entries
 from nestedge.levels import Level, choose
-from nestedge.nesting import Axis, Choice, Intervals, Nesting, TensorLayout
+from nestedge.nesting import Axis, Choice, Nesting, TensorLayout
 from nestedge.program.graph import Program, Ref
 
 
@@ -126,13 +127,3 @@ def _live_units(analysis: Analysis, nesting: Nesting, level: str) -> npt.NDArray
                         "keep it whole: a width of 1.0"
                     )
     return live
-
-
-def entries(intervals: Intervals | None, size: int) -> npt.NDArray[np.bool_]:
-    """Intervals as a mask: shape (size,)."""
-    if intervals is None:
-        return np.ones(size, dtype=bool)
-    kept = np.zeros(size, dtype=bool)
-    for start, stop in intervals:
-        kept[start:stop] = True
-    return kept

@@ -73,7 +73,8 @@ def lower_batch_norms(level: LevelProgram) -> LevelProgram:
     added: dict[str, Expression] = {}
     nodes: list[Node] = []
     for node in level.program.nodes:
-        if node.op != _BATCH_NORM:
+        # A norm of the batch's own statistics is no product with anything stored.
+        if node.op != _BATCH_NORM or named_arguments(node, lambda leaf: leaf)["training"]:
             nodes.append(node)
             continue
         a = named_arguments(node, lambda leaf: leaf)
@@ -96,13 +97,18 @@ def _find(program: Program) -> list[_Fold]:
     reads = Counter(leaf for node in program.nodes for leaf in node.leaves())
     reads.update(ref for _, ref in program.outputs)
     made = {name: node for node in program.nodes for name in node.outputs if name is not None}
+    values = trace_shapes(program, batch=1)
     folds = []
     for norm in program.nodes:
         if norm.op != _BATCH_NORM:
             continue
-        source = named_arguments(norm, lambda leaf: leaf)["input"]
+        a = named_arguments(norm, lambda leaf: leaf)
+        source = a["input"]
         layer = made.get(source.name)
-        if layer is None or layer.op not in LAYERS or reads[source] != 1:
+        if layer is None or layer.op not in LAYERS or reads[source] != 1 or a["training"]:
+            continue
+        # The channels of a linear layer are last, those of a norm second: for tokens not the same.
+        if layer.op not in CONVOLUTION and values[source.name].dim() != 2:
             continue
         weight = named_arguments(layer, lambda leaf: leaf)["weight"]
         if not isinstance(weight, Weight):

@@ -22,8 +22,8 @@ from nestedge.axes.layout import lay_out
 from nestedge.axes.rewrite import Survival, specialise
 from nestedge.convert import LevelProgram, evaluated, tensor_of
 from nestedge.expressions import added, evaluate, take
+from nestedge.intervals import intervals_of
 from nestedge.known import constant_along, known_values
-from nestedge.nesting import intervals_of
 from nestedge.program import operators
 from nestedge.program.arguments import named_arguments, with_arguments
 from nestedge.program.graph import Node, Ref, TensorSpec, Weight, without_dead_nodes

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nestedge.errors import UsageError, did_you_mean
-from nestedge.nesting import Axis, Choice, Intervals
+from nestedge.intervals import Intervals
+from nestedge.nesting import Axis, Choice
 
 Share = float | int
 """A share of the units (float, 0 < share <= 1) or a number of them (int)."""
@@ -70,7 +71,8 @@ def _shares(
     if isinstance(asked, Mapping):
         found: dict[str, Share] = {}
         for pattern, share in asked.items():
-            fitting = [axis for axis in axes if fnmatchcase(axis, pattern)]
+            # Brackets are part of some axes' names, and sets of characters in a pattern.
+            fitting = [axis for axis in axes if axis == pattern or fnmatchcase(axis, pattern)]
             if not fitting:
                 raise UsageError(
                     f"{what}: no axis fits {pattern!r}; the network has {_some(axes)}"
@@ -123,8 +125,9 @@ def rounded_units(size: int, share: Share, *, divisor: int, unit: int, where: st
         return share
     if share > 1:
         raise UsageError(f"{where}: expected a multiplier of at most 1.0, found {share!r}")
-    if share == 1:
+    if share == 1 or size == 1:
         # Rounded, 10 channels at divisor 8 would be 8: the full network would not be the full one.
+        # And a single head or group can only stay.
         return size
     if share * size < 0.5:
         raise UsageError(

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from nestedge.documents import Value
 from nestedge.errors import FormatError, UsageError, did_you_mean
-from nestedge.nesting import Axis, Choice, Intervals, Nesting, Run, TensorLayout
+from nestedge.intervals import Intervals
+from nestedge.nesting import Axis, Choice, Nesting, Run, TensorLayout
 from nestedge.preprocessing import Preprocessing
 
 FORMAT = 1

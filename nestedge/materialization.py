@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from nestedge.convert import LevelProgram, tensor_of
 from nestedge.expressions import Array, Expression, evaluate, masked, stored, take
 from nestedge.harvest import Harvest, harvest
-from nestedge.nested import NestedModel
+from nestedge.model import NestedModel
 from nestedge.program.emit import emit
 from nestedge.tree import named
 

@@ -18,9 +18,10 @@ from nestedge.axes.analysis import Analysis, analyse
 from nestedge.card import Card
 from nestedge.elastic import Elastic, program_at
 from nestedge.errors import UsageError
+from nestedge.intervals import Intervals
 from nestedge.levels import Level
 from nestedge.masks import check_nested_masks, encode_masks, read_masks
-from nestedge.nesting import Choice, Intervals, Nesting
+from nestedge.nesting import Choice, Nesting
 from nestedge.origin import Origin, training_program
 from nestedge.plan import Mode, Plan, batch_norm_tensors, cut
 from nestedge.program.graph import Program, run

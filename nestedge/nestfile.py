@@ -21,7 +21,7 @@ from nestedge.documents import Value, json_bytes, parse_json, write_whole
 from nestedge.errors import FormatError, UsageError
 from nestedge.manifest import Manifest, check_format, manifest_from_json, manifest_to_json
 from nestedge.materialization import stored_tensors
-from nestedge.nested import NestedModel
+from nestedge.model import NestedModel
 from nestedge.program.graph import Program
 from nestedge.program.serialization import program_from_json, program_to_json
 from nestedge.restoring import restore

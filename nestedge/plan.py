@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from nestedge.nesting import Intervals
+from nestedge.intervals import Intervals
 from nestedge.program.graph import Program, Weight
 
 Mode = Literal["eval", "train"]

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 
 from nestedge import __version__
+from nestedge.card import Card
 from nestedge.elastic import study
 from nestedge.errors import FormatError, UsageError, did_you_mean
 from nestedge.manifest import Manifest
 from nestedge.masks import check_nested_masks
-from nestedge.nested import Card, NestedModel
+from nestedge.model import NestedModel
 from nestedge.nesting import Nesting, TensorLayout
 from nestedge.program.graph import Program
 from nestedge.stored import branch, difference, expected_forms, forms_of

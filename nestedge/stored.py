@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from nestedge.errors import did_you_mean
-from nestedge.nesting import Intervals, Nesting
+from nestedge.intervals import Intervals
+from nestedge.nesting import Nesting
 from nestedge.program.graph import Program
 
 

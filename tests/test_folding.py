@@ -179,19 +179,7 @@ def test_the_expressions_of_constants_give_their_bytes_from_what_is_stored(
         assert made.tobytes() == level.tensors[name].numpy().tobytes(), name
 
 
-_WRONG = pytest.mark.xfail(reason="folding.py takes every norm behind a layer", strict=True)
-
-
-@pytest.mark.parametrize(
-    ("make", "x", "reason"),
-    [
-        pytest.param(*SUSPECT["tokens"], id="tokens", marks=_WRONG),
-        pytest.param(
-            *SUSPECT["statistics of the batch"], id="statistics of the batch", marks=_WRONG
-        ),
-        pytest.param(*SUSPECT["shared bias"], id="shared bias"),
-    ],
-)
+@pytest.mark.parametrize(("make", "x", "reason"), list(SUSPECT.values()), ids=list(SUSPECT))
 def test_what_cannot_be_folded_is_left(
     make: Callable[[], nn.Module], x: torch.Tensor, reason: str
 ) -> None:

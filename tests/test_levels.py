@@ -76,13 +76,11 @@ def test_the_last_pattern_that_fits_counts_and_other_axes_stay_whole() -> None:
     }
 
 
-@pytest.mark.xfail(reason="levels.py reads the brackets of an axis's name as a set", strict=True)
 def test_an_axis_is_found_by_its_own_name() -> None:
     level = Level({"blocks.1.qkv[0:96]": 2})
     assert choose(level, "x", AXES, divisor=8).kept == {"blocks.1.qkv[0:96]": ((0, 2),)}
 
 
-@pytest.mark.xfail(reason="levels.py has no width below 1/2 for an axis of one unit", strict=True)
 def test_a_multiplier_for_all_axes_leaves_an_axis_of_one_unit_whole() -> None:
     axes = {"stem": Axis(16), "whole": Axis(1, unit=8)}
     assert choose(Level(0.25), "x", axes, divisor=4).kept == {"stem": ((0, 4),)}

@@ -14,8 +14,8 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.networks.redraw import redraw
-from nestedge.elastic import entries
 from nestedge.errors import NestedgeError, UsageError
+from nestedge.intervals import entries
 from nestedge.levels import Level
 from nestedge.materialization import state_dict
 from nestedge.nested import Card, NestedModel, nest

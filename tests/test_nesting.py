@@ -9,17 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestedge.errors import UsageError
-from nestedge.nesting import (
-    Axis,
-    Choice,
-    Intervals,
-    Nesting,
-    Run,
-    TensorLayout,
-    intervals_of,
-    is_subset,
-    merged,
-)
+from nestedge.intervals import Intervals, intervals_of, is_subset, merged
+from nestedge.nesting import Axis, Choice, Nesting, Run, TensorLayout
 
 Mask = npt.NDArray[np.bool_]
 

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
+from nestedge.card import Card
 from nestedge.demo.data import NAMES, PREPROCESSING, DigitsData, Split, load_digits
 from nestedge.demo.network import DigitsNet
-from nestedge.nested import Card, NestedModel, nest
+from nestedge.model import NestedModel
+from nestedge.nested import nest
 from nestedge.training import Batch, Progress, accuracy, joint_objective, train
 
 LEVELS = {"small": 0.25, "medium": 0.5, "full": 1.0}

@@ -15,7 +15,9 @@ from torch.export import Dim, export
 from torch.utils import _pytree as pytree
 
 from nestedge.errors import UsageError
-from nestedge.program.reading import Capture, batch_size, is_batched, read, user_line
+from nestedge.program.examples import batch_size, is_batched
+from nestedge.program.places import user_line
+from nestedge.program.reading import Capture, read
 from nestedge.program.structure import describe, flatten
 
 

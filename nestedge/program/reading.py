@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
 from nestedge.errors import UsageError
+from nestedge.program.examples import batch_size, is_batched
 from nestedge.program.graph import (
     Argument,
     InputSpec,
@@ -26,6 +25,7 @@ from nestedge.program.graph import (
     without_dead_nodes,
 )
 from nestedge.program.operators import ALLOWED, IN_PLACE, MOVEMENT
+from nestedge.program.places import no_rule, place_of, user_line
 from nestedge.program.structure import describe, flatten
 
 # Equal but for what torch.export writes and what the program keeps: a view becomes a reshape,
@@ -84,32 +84,6 @@ def read(exported: ExportedProgram, model: nn.Module, bound: dict[str, Any]) -> 
         UsageError: an operator has no rule, or changes a value in place that is read elsewhere.
     """
     return _Reader(exported, model, bound).read()
-
-
-def batch_size(leaves: Sequence[torch.Tensor]) -> int:
-    """The batch size of example inputs: axis 0 of the first.
-
-    Raises:
-        UsageError: the first input has no axis 0, or an empty one.
-    """
-    if not leaves or leaves[0].dim() == 0 or leaves[0].shape[0] == 0:
-        raise UsageError("the first example input must be a tensor whose axis 0 is the batch")
-    return leaves[0].shape[0]
-
-
-def is_batched(value: Any, batch: int) -> bool:
-    """Whether axis 0 of an example input is the batch."""
-    return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == batch
-
-
-def user_line(text: str) -> str:
-    """Where in the user's code, from a traceback or an FX stack trace: " (net.py:12: code)"."""
-    places = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', text)
-    own = [place for place in places if not re.search(r"[/\\]torch[/\\]", place[0])]
-    if not own:
-        return ""
-    file, line, code = own[-1]
-    return f" ({file}:{line}: {code.strip()})"
 
 
 @dataclass
@@ -203,7 +177,7 @@ class _Reader:
         if _is_in_place(fx):
             name = self._functional(fx, name)
         if name not in ALLOWED:
-            raise UsageError(_no_rule(fx, name))
+            raise UsageError(no_rule(fx, name))
         return [self._node(fx, name)]
 
     def _node(self, fx: FxNode, name: str) -> Node:
@@ -235,7 +209,7 @@ class _Reader:
             return name
         if isinstance(self.renamed.get(target), Weight):
             raise UsageError(
-                f"{name} changes a stored tensor{_place(fx)}; update it outside forward"
+                f"{name} changes a stored tensor{place_of(fx)}; update it outside forward"
             )
         root = self.roots.get(target, target)
         order = {node: i for i, node in enumerate(self.exported.graph.nodes)}
@@ -243,7 +217,7 @@ class _Reader:
             later = any(order[user] > order[fx] for user in other.users)
             if its_root is root and other is not target and later:
                 raise UsageError(
-                    f"{name} changes a view of a value that is read later{_place(fx)}; write it "
+                    f"{name} changes a view of a value that is read later{place_of(fx)}; write it "
                     "out of place, or assign the parts with torch.cat"
                 )
         package, base, overload = name.split(".")
@@ -313,14 +287,3 @@ def _is_in_place(fx: FxNode) -> bool:
 def _operator_name(fx: FxNode) -> str:
     name = str(fx.target) if isinstance(fx.target, torch._ops.OpOverload) else fx.target.__name__  # type: ignore[union-attr]
     return _RENAMED.get(name, name)
-
-
-def _place(fx: FxNode) -> str:
-    return user_line(str(fx.meta.get("stack_trace", "")))
-
-
-def _no_rule(fx: FxNode, name: str) -> str:
-    return (
-        f"no rule for operator {name}{_place(fx)}; write the line with other operators, or nest "
-        "the part of the network without it"
-    )

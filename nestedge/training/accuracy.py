@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from nestedge.errors import UsageError
-from nestedge.nested import NestedModel
+from nestedge.model import NestedModel
 from nestedge.training.batches import Batches, predict, read_batches, same
 
 

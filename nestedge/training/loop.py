@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from nestedge.errors import NestedgeError, UsageError
-from nestedge.nested import NestedModel
+from nestedge.model import NestedModel
 from nestedge.training.batches import Batches, read_batches
 from nestedge.training.objectives import Objective
 

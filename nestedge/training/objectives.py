@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from nestedge.errors import UsageError
-from nestedge.nested import NestedModel
+from nestedge.model import NestedModel
 from nestedge.training.batches import predict, same
 
 Loss = Callable[[Any, Any], torch.Tensor]

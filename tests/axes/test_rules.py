@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from nestedge.cost import count_parameters
-from nestedge.elastic import entries
 from nestedge.errors import UsageError
+from nestedge.intervals import entries
 from nestedge.materialization import materialize, state_dict
 from nestedge.nested import NestedModel, nest
 from nestedge.program import operators

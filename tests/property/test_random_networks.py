@@ -177,7 +177,7 @@ def networks(draw: st.DrawFn) -> Drawn:
 
 
 @settings(
-    max_examples=50,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

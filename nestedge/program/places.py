@@ -1,0 +1,30 @@
+"""Where in the user's code something stands, for messages."""
+
+from __future__ import annotations
+
+import re
+
+from torch.fx import Node as FxNode
+
+
+def user_line(text: str) -> str:
+    """Where in the user's code, from a traceback or an FX stack trace: " (net.py:12: code)"."""
+    places = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', text)
+    own = [place for place in places if not re.search(r"[/\\]torch[/\\]", place[0])]
+    if not own:
+        return ""
+    file, line, code = own[-1]
+    return f" ({file}:{line}: {code.strip()})"
+
+
+def place_of(fx: FxNode) -> str:
+    """Where in the user's code a node of torch.export's graph came from."""
+    return user_line(str(fx.meta.get("stack_trace", "")))
+
+
+def no_rule(fx: FxNode, name: str) -> str:
+    """What to say of an operator that is not on the allow-list."""
+    return (
+        f"no rule for operator {name}{place_of(fx)}; write the line with other operators, or nest "
+        "the part of the network without it"
+    )

@@ -91,16 +91,21 @@ def torchvision_subjects(*, size: int) -> tuple[Subject, ...]:
     if find_spec("torchvision") is None:
         return ()
     models = import_module("torchvision.models")
-    mobile, mobile_levels = (1, 1, 2, 3, 1, 2, 1), (1, 2, 3, 1, 2)
+    depths = {
+        "resnet18": ((1, 2, 1, 1), (1, 2, 1, 1)),
+        "resnet50": ((2, 1, 3, 1), (2, 1, 3, 1)),
+        "mobilenet_v2": ((1, 1, 2, 3, 1, 2, 1), (1, 2, 3, 1, 2)),
+    }
     return tuple(
         Subject(
-            f"torchvision {name}", getattr(models, name), getattr(twins, name), *depths, size=size
+            f"torchvision {name}",
+            full=getattr(models, name),
+            twin=getattr(twins, name),
+            shallow=twin_depth,
+            level_depth=level_depth,
+            size=size,
         )
-        for name, depths in (
-            ("resnet18", ((1, 2, 1, 1), (1, 2, 1, 1))),
-            ("resnet50", ((2, 1, 3, 1), (2, 1, 3, 1))),
-            ("mobilenet_v2", (mobile, mobile_levels)),
-        )
+        for name, (twin_depth, level_depth) in depths.items()
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks.networks.redraw import redraw
 from nestedge.convert import BuildSpec, Converted, Converter, LevelProgram
 from nestedge.folding import fold_batch_norms
+from nestedge.levels import Level
 from nestedge.materialization import level_program
 from nestedge.nested import Card, NestedModel, nest
 from nestedge.plugins import Runtime
@@ -91,12 +92,21 @@ def mixed_case() -> Case:
     return _case(nested_mixed(), "half", _mixed_inputs())
 
 
-def resnet_case() -> Case:
-    """A narrow level of a residual network, one image in, logits out."""
+def nested_resnet() -> NestedModel:
+    """A residual network in single precision, with two levels."""
     model = resnet()
     redraw(model, seed=0)
-    images = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    return _case(nest(model, images, {"half": 0.5}, card=Card(divisor=4)), "half", {"x": images})
+    levels = {"small": Level(0.25, depth=(1, 2)), "medium": Level(0.5)}
+    return nest(model, _images(), levels, card=Card(divisor=4))
+
+
+def _images() -> Tensor:
+    return torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def resnet_case() -> Case:
+    """A narrow level of a residual network, one image in, logits out."""
+    return _case(nested_resnet(), "small", {"x": _images()})
 
 
 class Unconvertible(nn.Module):

@@ -50,11 +50,13 @@ IMAGE, TOKENS, VECTOR = (2, 3, 7, 7), (2, 4, 6), (2, 6)
 
 def _tied(net: Net, x: Tensor) -> Tensor:
     # One weight, used with a factor and without.
-    return net.square(net.six * net.square(x))
+    inner: Tensor = net.square(x)
+    outer: Tensor = net.square(net.six * inner)
+    return outer
 
 
 def _two_readers(net: Net, x: Tensor) -> Tensor:
-    y = net.linear(x)
+    y: Tensor = net.linear(x)
     return y * net.scale + y.exp()
 
 
@@ -64,8 +66,9 @@ def _norm_of_two(net: Net, x: Tensor) -> Tensor:
 
 
 def _norm_and_more(net: Net, x: Tensor) -> Tensor:
-    y = net.norm(x)
-    return net.square(y) + y.exp()
+    y: Tensor = net.norm(x)
+    wide: Tensor = net.square(y)
+    return wide + y.exp()
 
 
 # name: (network, shape of its input, operators that are left)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +16,25 @@ from nestedge.artifact import Artifact
 from nestedge.build import CONSTANTS_FILE, build, convert_level, reference_inputs
 from nestedge.cli import main
 from nestedge.errors import IntegrityError, UsageError
-from nestedge.nested import NestedModel
 from nestedge.verify import relative_error, verify_folder
 from nestedge_onnx.runtime import OnnxRuntime
-from tests.networks import nested_resnet
+from tests.conversions import nested_resnet
 
 CELL = "small/onnx-fp32"
 
 
-def _nested() -> NestedModel:
-    return nested_resnet().float()
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two levels for onnxruntime."""
+    folder = tmp_path_factory.mktemp("built")
+    build(nested_resnet(), folder, targets=("onnx",), levels=("small", "medium"))
+    return folder
 
 
 @pytest.fixture
-def dist(tmp_path: Path) -> Path:
-    """Two levels for onnxruntime."""
-    build(_nested(), tmp_path / "dist", targets=("onnx",), levels=("small", "medium"))
-    return tmp_path / "dist"
+def dist(built: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return Path(shutil.copytree(built, tmp_path / "dist"))
 
 
 def _negate_a_class(model: Path) -> None:
@@ -61,14 +64,14 @@ def _rewrite_hash(artifact: Path, file: str) -> None:
 
 def test_what_is_built_is_verified(tmp_path: Path) -> None:
     told: list[Artifact] = []
-    built = build(_nested(), tmp_path, levels=("small",), after_each=told.append)
-    assert told == built
-    assert [artifact.cell for artifact in built] == [CELL, "small/tflite-fp32"]
+    artifacts = build(nested_resnet(), tmp_path, levels=("small",), after_each=told.append)
+    assert told == artifacts
+    assert [artifact.cell for artifact in artifacts] == [CELL, "small/tflite-fp32"]
     results = verify_folder(tmp_path)
-    assert [result.cell for result in results] == [artifact.cell for artifact in built]
+    assert [result.cell for result in results] == [artifact.cell for artifact in artifacts]
     assert all(result.passed for result in results)
     assert max(result.max_error for result in results) <= 1e-5
-    for artifact in built:
+    for artifact in artifacts:
         written = json.loads((artifact.folder / CONSTANTS_FILE).read_text())["constants"]
         floats = [c for c in written if c["dtype"] == "float32" and c["bytes"] > 4]
         assert floats
@@ -97,7 +100,7 @@ def test_the_same_with_its_old_hash_is_refused_before_anything_runs(dist: Path) 
 
 
 def test_a_plain_file_computes_the_level(tmp_path: Path) -> None:
-    nested = _nested()
+    nested = nested_resnet()
     path = tmp_path / "small.onnx"
     path.write_bytes(convert_level(nested, "small", "onnx"))
     images = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
@@ -108,7 +111,7 @@ def test_a_plain_file_computes_the_level(tmp_path: Path) -> None:
 
 
 def test_reference_inputs_are_the_example_and_others() -> None:
-    nested = _nested()
+    nested = nested_resnet()
     inputs = reference_inputs(nested, cases=3)
     (images,) = inputs.values()
     assert images.shape == (3, 1, 3, 8, 8)
@@ -120,7 +123,7 @@ def test_reference_inputs_are_the_example_and_others() -> None:
 
 def test_an_unknown_level_or_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no level 'smal'"):
-        build(_nested(), tmp_path, levels=("smal",), targets=("onnx",))
+        build(nested_resnet(), tmp_path, levels=("smal",), targets=("onnx",))
     with pytest.raises(UsageError, match="did you mean 'onnx'"):
-        build(_nested(), tmp_path, levels=("small",), targets=("onxx",))
+        build(nested_resnet(), tmp_path, levels=("small",), targets=("onxx",))
     assert list(tmp_path.iterdir()) == []

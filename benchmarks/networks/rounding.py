@@ -8,7 +8,8 @@ def scaled(channels: int, width: float, *, divisor: int, unit: int = 1) -> int:
 
     Channels that exist only together (a head, a group) form a unit. The exact share of units is
     rounded, halves upward, to a multiple of `divisor // gcd(divisor, unit)` units, at least one
-    such multiple and at most all units; at width 1 all are kept, whatever the divisor.
+    such multiple and at most all units; at width 1 all are kept, whatever the divisor, and so is a
+    single unit at any width.
 
     Args:
         channels: channels of the full layer, a multiple of `unit`.
@@ -34,6 +35,8 @@ def scaled(channels: int, width: float, *, divisor: int, unit: int = 1) -> int:
             f"channels must be a multiple of unit, got {channels=}, {unit=}, {divisor=}"
         )
     units = channels // unit
+    if units == 1:
+        return channels  # a single head or group can only stay
     if width * units < 0.5:
         raise ValueError(f"width {width} leaves less than half a unit, {channels=}, {unit=}")
     if width == 1:

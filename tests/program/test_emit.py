@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nestedge.materialization import materialize
+from tests.conversions import nested_resnet as single_precision_resnet
 from tests.networks import nested_resnet
 
 
@@ -21,8 +22,7 @@ def test_a_materialised_level_takes_any_batch(batch: int) -> None:
 
 def test_the_batch_of_a_materialised_level_has_no_condition() -> None:
     # In single precision more kernels are to be had than in double.
-    nested = nested_resnet().float()
-    program = materialize(nested, "medium")
+    program = materialize(single_precision_resnet(), "medium")
     (shape,) = [
         node.meta["val"].shape
         for node in program.graph.nodes

@@ -27,8 +27,8 @@ from nestedge.folding import LAYERS, free_name, with_tensors
 from nestedge.program.arguments import named_arguments, with_arguments
 from nestedge.program.graph import Node, Ref, Weight, without_dead_nodes
 from nestedge.program.shapes import trace_shapes
+from nestedge.separation import separate_layer_norms
 
-_LAYER_NORM = "aten.layer_norm.default"
 _LINEAR = "aten.linear.default"
 _HARD_SIGMOID = "aten.hardsigmoid.default"
 _FACTORS = ("aten.mul.Tensor", "aten.mul.Scalar")
@@ -63,7 +63,7 @@ def fold_affine(level: LevelProgram) -> LevelProgram:
     front go into linear layers, the weight and bias of layer norms among them. A hard sigmoid
     leaves the number that it adds to the layer in front of it.
     """
-    return _Folder(level).fold()
+    return _Folder(separate_layer_norms(level)).fold()
 
 
 @dataclass
@@ -95,12 +95,9 @@ class _Folder:
         self.reads.update(leaf for node in program.nodes for leaf in node.leaves())
         self.reads.update(ref for _, ref in program.outputs)
         self.dtypes = {n: evaluated(t).dtype.name for n, t in self.level.tensors.items()}
-        before_linear = {n.args[0] for n in program.nodes if n.op == _LINEAR and _has_weight(n)}
         for node in program.nodes:
             if node.op == _LINEAR and _has_weight(node):
                 self._append(self._with_input(node))
-            elif node.op == _LAYER_NORM and Ref(node.output) in before_linear:
-                self._split_norm(node)
             elif node.op == _HARD_SIGMOID:
                 self._split_hard_sigmoid(node)
             else:
@@ -225,20 +222,6 @@ class _Folder:
         stem = old["weight"].name.removesuffix("weight")
         return free_name(f"{stem}{part}", layer, {*self.level.program.tensors, *self.folded})
 
-    def _split_norm(self, norm: Node) -> None:
-        """A layer norm in front of a linear layer: its weight and bias as nodes of their own."""
-        a = named_arguments(norm, _same)
-        if len(a["normalized_shape"]) != 1:
-            self._append(norm)
-            return
-        parts = [(op, a[name]) for op, name in _NORM_PARTS if a[name] is not None]
-        names = [f"{norm.output}.{i}" for i in range(len(parts))] + [norm.output]
-        self.shapes.update((name, self.shapes[norm.output]) for name in names)
-        plain = with_arguments(norm, {"weight": None, "bias": None})
-        self._append(replace(plain, outputs=(names[0],)))
-        for (op, constant), source, name in zip(parts, names[:-1], names[1:], strict=True):
-            self._append(Node(op, (Ref(source), constant), {}, (name,), norm.scope))
-
     def _split_hard_sigmoid(self, node: Node) -> None:
         """relu6(x + 3) / 6, with the 3 in the bias of the layer in front."""
         layer = self._layer(node.args[0])
@@ -257,9 +240,6 @@ class _Folder:
 
     def _expression(self, weight: Weight) -> Expression:
         return self.folded.get(weight.name) or self.level.expressions[weight.name]
-
-
-_NORM_PARTS = (("aten.mul.Tensor", "weight"), ("aten.add.Tensor", "bias"))
 
 
 def _same(leaf: Ref | Weight) -> Ref | Weight:

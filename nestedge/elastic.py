@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +57,17 @@ class Elastic:
                     kept.update(dict.fromkeys(self._axes_of(piece), ()))
         return Choice(kept)
 
+    def is_separate(self, value: str, own: Collection[str]) -> bool:
+        """Whether all units of a value may go, and leave no tensor but the `own` ones empty."""
+        rows = [row for rows in self.analysis.of(Ref(value)).values() for row in rows]
+        axes = self._axes_of(value)
+        return any((row != ALWAYS).all() for row in rows) and not any(
+            runs and all(run.axis in axes for run in runs)
+            for tensor, layout in self.layout.tensors.items()
+            if tensor not in own
+            for runs in layout.dims
+        )
+
     def _axes_of(self, value: str) -> set[str]:
         rows = [row for rows in self.analysis.of(Ref(value)).values() for row in rows]
         return {self.layout.axis_of[unit] for row in rows for unit in row if unit != ALWAYS}
@@ -69,7 +80,20 @@ def study(program: Program) -> Elastic:
         UsageError: an operator has no rule.
     """
     analysis = analyse(program)
-    return Elastic(program, analysis, lay_out(analysis), find_stages(program))
+    elastic = Elastic(program, analysis, lay_out(analysis), find_stages(program))
+    return replace(elastic, stages=tuple(_removable_stages(elastic)))
+
+
+def _removable_stages(elastic: Elastic) -> Iterator[Stage]:
+    """The stages without the blocks whose concatenated pieces cannot go as a whole."""
+    for stage in elastic.stages:
+        removable = {
+            path: block
+            for path, block in stage.removable.items()
+            if all(elastic.is_separate(piece, block.tensors) for piece in block.pieces)
+        }
+        if removable:
+            yield replace(stage, removable=removable)
 
 
 def _dropped(stage: Stage, choice: Choice) -> list[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Networks this small take several times as long on two threads that wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.fakes import declare_plugins
 

@@ -28,6 +28,7 @@ class Net(nn.Module):
         self.plain = nn.Conv2d(3, 6, 3, bias=False)
         self.linear = nn.Linear(6, 5)
         self.bare = nn.Linear(6, 5, bias=False)
+        self.four = nn.Linear(4, 5)
         self.square = nn.Linear(6, 6)
         self.norm = nn.LayerNorm(6)
         self.half_norm = nn.LayerNorm(6, bias=False)
@@ -84,6 +85,21 @@ CASES: dict[str, tuple[Callable[[Net, Tensor], Tensor], tuple[int, ...], str]] =
     "without a bias": (lambda n, x: n.bare(n.half_norm(x)), TOKENS, "layer_norm linear"),
     "in front of two": (_norm_of_two, TOKENS, "layer_norm linear linear cat"),
     "read by something else too": (_norm_and_more, TOKENS, "layer_norm mul add linear exp add"),
+    "tokens in another order": (
+        lambda n, x: n.linear(n.norm(x).transpose(0, 1)),
+        TOKENS,
+        "layer_norm transpose linear",
+    ),
+    "tokens in one row": (
+        lambda n, x: n.linear(n.norm(x).reshape(-1, 6)),
+        TOKENS,
+        "layer_norm reshape linear",
+    ),
+    "not channels that move": (
+        lambda n, x: n.four(n.norm(x).transpose(1, 2)),
+        TOKENS,
+        "layer_norm transpose linear",
+    ),
     "a factor in front": (lambda n, x: n.linear(x * n.six), VECTOR, "linear"),
     "a summand in front": (lambda n, x: n.bare(x - 2), VECTOR, "linear"),
     "a batch norm in front": (lambda n, x: n.linear(n.batch_norm(x)), VECTOR, "linear"),

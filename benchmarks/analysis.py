@@ -3,7 +3,8 @@
     python -m benchmarks.analysis [NAME ...]
 
 A name is part of a network's. "analysis" finds what is elastic about an exported program; "level"
-adds a level and materialises it. Exits 1 when either takes longer than it should.
+adds a level and materialises it. Seconds are those of the processor in one thread: what else the
+machine does then hardly matters. Exits 1 when either takes longer than it should.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ def _export(model: nn.Module, images: torch.Tensor) -> None:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     call()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def lines(rows: Iterator[Row]) -> Iterator[tuple[str, bool]]:
@@ -113,7 +114,7 @@ def main(names: Sequence[str]) -> int:
     """Print the table; 1 when something takes longer than it should."""
     torch.set_num_threads(1)
     print(
-        f"torch {torch.__version__}, 1 thread; export: best of {RUNS}, the others: median of "
+        f"torch {torch.__version__}, processor seconds, 1 thread; export: best of {RUNS}, the others: median of "
         f"{RUNS}. At most {MOST_FOR_ANALYSIS} and {MOST_FOR_LEVEL} exports are expected.\n"
     )
     slow = 0

@@ -78,9 +78,9 @@ def _reaching_linear(level: LevelProgram) -> set[str]:
     for node in reversed(level.program.nodes):
         if not _reads_value(node):
             continue
-        if node.op == _LINEAR and isinstance(named_arguments(node, _same)["weight"], Weight):
-            found.add(node.args[0].name)
-        elif node.op in _MOVING and node.output in found and _keeps_channels(node, shapes):
+        if (node.op == _LINEAR and isinstance(named_arguments(node, _same)["weight"], Weight)) or (
+            node.op in _MOVING and node.output in found and _keeps_channels(node, shapes)
+        ):
             found.add(node.args[0].name)
     norms = {n.output for n in level.program.nodes if n.op == _LAYER_NORM and not _has_one_dim(n)}
     return found - norms

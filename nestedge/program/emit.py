@@ -19,6 +19,7 @@ from torch.export.graph_signature import (
     OutputSpec,
     TensorArgument,
 )
+from torch.fx.node import map_arg
 
 from nestedge.program.graph import Node, Program, Ref, Weight, run, substitute
 from nestedge.program.operators import CREATION, SYMBOLIC, resolve
@@ -168,7 +169,7 @@ class _Writer:
         if node.op in CREATION:
             kwargs["device"] = torch.device("cpu")
         fx_node = self.graph.call_function(target, args, kwargs)
-        fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
+        fake_args, fake_kwargs = map_arg((args, kwargs), lambda n: n.meta["val"])
         mode = self._mode()
         # The capture proved that the network takes any batch. Here, without a trace, what a kernel
         # asks about the example batch would become a condition on every batch.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
@@ -154,7 +154,9 @@ class _Reader:
                 continue
             name = str(spec.target)
             if spec.kind == InputKind.CONSTANT_TENSOR and name not in self.tensors:
-                self._store(name, self.exported.constants[name], "constant")
+                constant = self.exported.constants[name]
+                assert isinstance(constant, torch.Tensor)
+                self._store(name, constant, "constant")
             self.renamed[fx] = Weight(self.aliases.get(name, name))
         return tuple(
             InputSpec(name, self._input_shape(value, batch), value.dtype)
@@ -262,7 +264,7 @@ class _Reader:
                 nodes[spec.arg.name].meta["val"], torch.Tensor
             ):
                 refs.append(nodes[spec.arg.name])
-            elif hasattr(spec.arg, "value"):
+            elif isinstance(spec.arg, ConstantArgument):
                 refs.append(spec.arg.value)
             else:
                 raise UsageError("the network returns a size; return tensors only")

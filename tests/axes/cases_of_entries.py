@@ -157,7 +157,7 @@ MOVEMENTS = {
         sized(lambda x, c: torch.split_with_sizes(x, [c // 2, c // 2], 1)[1].relu()), kept="some"
     ),
     "parts reduced": Case(sized(_parts_reduced)),
-    "unbind": Case(op(lambda x: sum(p * (i + 1) for i, p in enumerate(x.unbind(2))).unsqueeze(2))),
+    "unbind": Case(op(lambda x: torch.stack([p * (i + 1) for i, p in enumerate(x.unbind(2))], 2))),
     "unbind channels": Case(op(lambda x: torch.stack(x.unbind(1)[::-1], 1)), kept="all"),
     "select": Case(op(lambda x: x + x[:, 3:4] + x.select(1, -5).unsqueeze(1)), kept="some"),
     "slice": Case(sized(lambda x, c: torch.cat([x[:, : c // 2].relu(), x[:, c // 2 :]], 1))),

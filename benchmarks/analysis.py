@@ -95,7 +95,10 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def lines(rows: Iterator[Row]) -> Iterator[tuple[str, bool]]:
     """The lines of the table, each with whether it is as it should be."""
-    yield "| network | operators | export s | analysis s | x export | level s | x export |", True
+    yield (
+        "| network | operators | export s | analysis s | analysis / export | level s | level / export |",
+        True,
+    )
     yield "|---|---|---|---|---|---|---|", True
     for row in rows:
         cells = (
@@ -114,8 +117,9 @@ def main(names: Sequence[str]) -> int:
     """Print the table; 1 when something takes longer than it should."""
     torch.set_num_threads(1)
     print(
-        f"torch {torch.__version__}, processor seconds, 1 thread; export: best of {RUNS}, the others: median of "
-        f"{RUNS}. At most {MOST_FOR_ANALYSIS} and {MOST_FOR_LEVEL} exports are expected.\n"
+        f"torch {torch.__version__}, processor seconds, 1 thread; export: best of {RUNS}, the "
+        f"others: median of {RUNS}. At most {MOST_FOR_ANALYSIS} and {MOST_FOR_LEVEL} exports are "
+        "expected.\n"
     )
     slow = 0
     for text, passed in lines(map(measure, find(SUBJECTS, tuple(names)))):

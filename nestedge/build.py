@@ -11,9 +11,10 @@ import torch
 
 from nestedge import __version__
 from nestedge.artifact import REFERENCE_FILE, Artifact, Description, reference_bytes, write_artifact
-from nestedge.convert import BuildSpec, Converter, LevelProgram
+from nestedge.convert import BuildSpec, Converter, LevelProgram, check_constants
 from nestedge.cost import count_macs, count_parameters
 from nestedge.documents import json_bytes
+from nestedge.errors import NestedgeError
 from nestedge.expressions import Array
 from nestedge.folding import fold_batch_norms
 from nestedge.materialization import level_program, materialize
@@ -101,6 +102,12 @@ def _build_cell(
     folder: Path,
 ) -> Artifact:
     converted = converter.convert(fold_batch_norms(network), spec)
+    wrong = check_constants(converted.constants, converted.model, network.stored)
+    if wrong:
+        raise NestedgeError(
+            f"{level}/{converter.name}-{spec.precision}: constants {wrong[:3]} are not what their "
+            "expressions give; this is an error of the converter, please report it"
+        )
     inputs = reference_inputs(nested, batch=spec.batch)
     model = f"model{converter.suffix}"
     constants = {"format": 1, "constants": [c.to_json() for c in converted.constants]}

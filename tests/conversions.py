@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from nestedge.nested import Card, NestedModel, nest
 from nestedge.plugins import Runtime
 from nestedge.program.structure import flatten
 from nestedge.verify import relative_error
+from nestedge_onnx.converter import OnnxConverter
 from tests.networks import resnet
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
@@ -163,3 +164,12 @@ def unexplained(made: Converted) -> list[str]:
         for constant in made.constants
         if constant.dtype == "float32" and constant.size_bytes > 4 and constant.expression is None
     ]
+
+
+class MisplacingConverter(OnnxConverter):
+    """Says of every constant that it lies a byte further on."""
+
+    def convert(self, level: LevelProgram, spec: BuildSpec) -> Converted:
+        converted = super().convert(level, spec)
+        moved = (replace(c, offset=c.offset + 1) for c in converted.constants)
+        return replace(converted, constants=tuple(moved))

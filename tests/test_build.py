@@ -15,10 +15,11 @@ from onnx import numpy_helper
 from nestedge.artifact import Artifact
 from nestedge.build import CONSTANTS_FILE, build, convert_level, reference_inputs
 from nestedge.cli import main
-from nestedge.errors import IntegrityError, UsageError
+from nestedge.errors import IntegrityError, NestedgeError, UsageError
 from nestedge.verify import relative_error, verify_folder
 from nestedge_onnx.runtime import OnnxRuntime
 from tests.conversions import nested_resnet
+from tests.fakes import declare_plugins
 
 CELL = "small/onnx-fp32"
 
@@ -127,3 +128,11 @@ def test_an_unknown_level_or_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'onnx'"):
         build(nested_resnet(), tmp_path, levels=("small",), targets=("onxx",))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_converter_that_misplaces_a_constant_builds_nothing(site: Path, tmp_path: Path) -> None:
+    entry = "tests.conversions:MisplacingConverter"
+    declare_plugins(site, group="nestedge.converters", entries={"misplacing": entry})
+    with pytest.raises(NestedgeError, match="small/onnx-fp32: constants .* are not what their"):
+        build(nested_resnet(), tmp_path / "dist", targets=("misplacing",), levels=("small",))
+    assert not (tmp_path / "dist").exists()

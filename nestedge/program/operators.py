@@ -7,7 +7,7 @@ a file that names one. The rules themselves are in nestedge.axes, one per group.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -138,8 +138,3 @@ def resolve(op: str) -> Callable[..., Any]:
     except AttributeError as error:
         raise FormatError(f"torch {torch.__version__} has no operator {op!r}") from error
     return found
-
-
-def unknown(ops: Iterable[str]) -> list[str]:
-    """Those of the names that are not on the allow-list, sorted."""
-    return sorted(set(ops) - ALLOWED)

@@ -133,6 +133,6 @@ def test_an_unknown_level_or_target_is_refused(tmp_path: Path) -> None:
 def test_a_converter_that_misplaces_a_constant_builds_nothing(site: Path, tmp_path: Path) -> None:
     entry = "tests.conversions:MisplacingConverter"
     declare_plugins(site, group="nestedge.converters", entries={"misplacing": entry})
-    with pytest.raises(NestedgeError, match="small/onnx-fp32: constants .* are not what their"):
+    with pytest.raises(NestedgeError, match=r"small/onnx-fp32: constants .* are not what their"):
         build(nested_resnet(), tmp_path / "dist", targets=("misplacing",), levels=("small",))
     assert not (tmp_path / "dist").exists()

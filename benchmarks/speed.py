@@ -185,7 +185,9 @@ def _count_onnx(path: Path) -> int:
 
 
 def _count_tflite(path: Path) -> int:
-    return int(schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0).OperatorsLength())
+    graph = schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0)
+    assert graph is not None
+    return int(graph.OperatorsLength())
 
 
 TARGETS = {

@@ -32,7 +32,7 @@ class Net(nn.Module):
         self.square = nn.Linear(6, 6)
         self.norm = nn.LayerNorm(6)
         self.half_norm = nn.LayerNorm(6, bias=False)
-        self.wide_norm = nn.LayerNorm((4, 6))
+        self.wide_norm = nn.LayerNorm([4, 6])
         self.batch_norm = nn.BatchNorm1d(6)
         self.scale = nn.Parameter(torch.ones(5))
         self.six = nn.Parameter(torch.ones(6))

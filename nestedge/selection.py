@@ -184,6 +184,8 @@ def select(candidates: Sequence[Candidate], budget: Budget) -> Selection:
     """
     if not candidates:
         raise UsageError("nothing to select from")
+    # In one order, so that equal ones do not take turns.
+    candidates = sorted(candidates, key=lambda candidate: candidate.cell)
     misses = {candidate.cell: _misses(candidate, budget) for candidate in candidates}
     fitting = [candidate for candidate in candidates if not misses[candidate.cell]]
     if not fitting:

@@ -241,6 +241,14 @@ def test_what_is_chosen_fits_and_everyone_has_a_reason(
     assert select(known[::-1], budget) == selection
 
 
+def test_candidates_of_equal_accuracy_give_the_same_in_any_order(tmp_path: Path) -> None:
+    small, full = fake_build(tmp_path)
+    sure = measurement(small, "accuracy_percent", 90.0, width=0.0)
+    unsure = measurement(full, "accuracy_percent", 90.0, width=5.0)
+    known, budget = _known([small, full], [sure, unsure]), Budget(size_bytes=10**9)
+    assert select(known, budget) == select(known[::-1], budget)
+
+
 def test_measurements_of_an_older_build_do_not_count(tmp_path: Path) -> None:
     small, full = fake_build(tmp_path)
     latency = measurement(small, "latency_ms", 2.0, width=0.5)

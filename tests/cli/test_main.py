@@ -179,8 +179,12 @@ def test_the_package_runs_as_a_module() -> None:
 def test_ctrl_c_in_a_verb_is_one_line(tmp_path: Path, site: Path) -> None:
     # The runtime presses Ctrl-C itself, so that the test waits for nothing.
     (site / "impatient.py").write_text(
-        # Not os.kill: another thread of a library might take a signal to the process, later.
-        "import signal\nclass Plugin:\n    def __init__(self): signal.raise_signal(signal.SIGINT)\n"
+        # A shell's background job ignores Ctrl-C, and so would what the tests start in one.
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Plugin:\n"
+        "    def __init__(self):\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
     )
     declare_plugins(site, group="nestedge.runtimes", entries={"fake": "impatient:Plugin"})
     fake_build(tmp_path / "dist")

@@ -1,10 +1,12 @@
-"""What a program costs: parameters, and multiply-accumulate operations."""
+"""What a program costs: parameters, multiply-accumulate operations, and memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from nestedge.program.arguments import named_arguments
 from nestedge.program.graph import Program, Ref, Weight
@@ -37,6 +39,37 @@ def count_macs(program: Program, *, batch: int = 1) -> int:
         if kind in _MACS:
             total += _MACS[kind](named_arguments(node, shape_of), shape_of(Ref(node.output)))
     return total
+
+
+def peak_activation_bytes(program: Program, *, batch: int = 1, bytes_per_float: int = 4) -> int:
+    """The most bytes that inputs and results take at once when nodes run one after another.
+
+    A value lives from the node that gives it to the last that reads it; an input from the start,
+    and an output to the end. Weights are not in it. It is an estimate of what a runtime takes,
+    which may order nodes otherwise, fuse them, write results over operands and make no copy for a
+    view (each counts as a value of its own here), or need buffers for its own work on top.
+
+    Args:
+        program: what runs.
+        batch: the batch size of its inputs.
+        bytes_per_float: of every number of floating point; others have their own size.
+    """
+    values = trace_shapes(program, batch=batch)
+    sizes = {name: _size_bytes(value, bytes_per_float) for name, value in values.items()}
+    alive = peak = sum(sizes[spec.name] for spec in program.inputs)
+    for node, freed in zip(program.nodes, program.last_uses, strict=True):
+        alive += sum(sizes[name] for name in node.outputs if name is not None)
+        peak = max(peak, alive)
+        alive -= sum(sizes[name] for name in freed)
+    return peak
+
+
+def _size_bytes(value: Any, bytes_per_float: int) -> int:
+    # A size that a network computes with is a Python number, which takes no memory of a device.
+    if not isinstance(value, torch.Tensor):
+        return 0
+    each = bytes_per_float if value.is_floating_point() else value.element_size()
+    return value.numel() * each
 
 
 def _convolution(a: dict[str, Any], out: Shape) -> int:

@@ -13,8 +13,15 @@ from nestedge.intervals import Intervals
 from nestedge.nesting import Axis, Choice, Nesting, Run, TensorLayout
 from nestedge.preprocessing import Preprocessing
 
-FORMAT = 1
-"""The version of the format that this nestedge writes, and the only one that it reads."""
+FORMAT = 2
+"""The version of the format that this nestedge writes; it reads every version up to it."""
+
+_FIELDS_1 = (
+    *("format", "nestedge", "axes", "layouts", "levels", "masks", "labels"),
+    *("preprocessing", "divisor", "batch_norm", "aliases", "examples"),
+)
+_FIELDS = {1: _FIELDS_1, 2: (*_FIELDS_1, "calibration_cases")}
+"""The fields of every version of the format. Calibration data came with 2."""
 
 _LEVEL = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -33,6 +40,7 @@ class Manifest:
             "statistics".
         aliases: other names of tied tensors, to the name in use.
         examples: the inputs of which the file has an example.
+        calibration_cases: how many inputs the file has for calibration; None where it has none.
     """
 
     nestedge: str
@@ -43,6 +51,7 @@ class Manifest:
     batch_norm: Literal["switchable", "statistics"]
     aliases: Mapping[str, str]
     examples: tuple[str, ...]
+    calibration_cases: int | None
 
 
 def elastic_tensors(nesting: Nesting) -> dict[str, TensorLayout]:
@@ -74,6 +83,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "batch_norm": manifest.batch_norm,
         "aliases": dict(manifest.aliases),
         "examples": list(manifest.examples),
+        "calibration_cases": manifest.calibration_cases,
     }
 
 
@@ -96,44 +106,44 @@ def _level_to_json(nesting: Nesting, name: str) -> dict[str, Any]:
 
 
 def check_format(value: Value, *, reader: str) -> None:
-    """Check that a manifest is of the version that `reader`, this nestedge, knows.
+    """Check that a manifest is of a version that `reader`, this nestedge, knows.
 
     Raises:
-        FormatError: it is of another version; the message says which nestedge wrote it.
+        FormatError: it is of a newer version; the message says which nestedge wrote it.
     """
     members = value.members()
     if "format" not in members:
         raise FormatError(f"{value.where}: format: missing")
     version = members["format"].integer(minimum=1)
-    if version != FORMAT:
+    if version not in _FIELDS:
         writer = members["nestedge"].string() if "nestedge" in members else "an unknown version"
         raise FormatError(
             f"{value.document}: format {version}, written by nestedge {writer}; nestedge {reader} "
-            f"reads format {FORMAT}: upgrade nestedge"
+            f"reads formats 1 to {FORMAT}: upgrade nestedge"
         )
 
 
 def manifest_from_json(value: Value) -> Manifest:
-    """The manifest in JSON data.
+    """The manifest in JSON data, of a version that `check_format` let pass.
 
     Raises:
         FormatError: a field is missing, unknown or wrong; the message names it.
     """
-    (_, version, axes, layouts, levels, masks, labels, image, divisor, norm, aliases, examples) = (
-        value.fields(
-            *("format", "nestedge", "axes", "layouts", "levels", "masks", "labels"),
-            *("preprocessing", "divisor", "batch_norm", "aliases", "examples"),
-        )
-    )
+    names = _FIELDS[value.members()["format"].integer(minimum=1)]
+    fields = dict(zip(names, value.fields(*names), strict=True))
+    labels, image = fields["labels"].optional(), fields["preprocessing"].optional()
+    # What a file of an older version has no field for, it does not have.
+    cases = fields["calibration_cases"].optional() if "calibration_cases" in fields else None
     return Manifest(
-        nestedge=version.string(),
-        nesting=_read_nesting(axes, layouts, levels, masks),
-        labels=tuple(item.string() for item in labels.elements()) if labels.optional() else None,
-        preprocessing=Preprocessing.from_json(image) if image.optional() else None,
-        divisor=divisor.integer(minimum=1),
-        batch_norm=norm.choice("switchable", "statistics"),
-        aliases={name: item.string() for name, item in aliases.members().items()},
-        examples=tuple(item.string() for item in examples.elements()),
+        nestedge=fields["nestedge"].string(),
+        nesting=_read_nesting(*(fields[part] for part in ("axes", "layouts", "levels", "masks"))),
+        labels=tuple(item.string() for item in labels.elements()) if labels else None,
+        preprocessing=Preprocessing.from_json(image) if image else None,
+        divisor=fields["divisor"].integer(minimum=1),
+        batch_norm=fields["batch_norm"].choice("switchable", "statistics"),
+        aliases={name: item.string() for name, item in fields["aliases"].members().items()},
+        examples=tuple(item.string() for item in fields["examples"].elements()),
+        calibration_cases=cases.integer(minimum=1) if cases else None,
     )
 
 

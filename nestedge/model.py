@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 from nestedge.axes.analysis import Analysis, analyse
+from nestedge.calibration import Calibration
 from nestedge.card import Card
 from nestedge.elastic import Elastic, program_at
 from nestedge.errors import UsageError
+from nestedge.inputs import as_call, calibration_of, input_tensors
 from nestedge.intervals import Intervals
 from nestedge.levels import Level
 from nestedge.masks import check_nested_masks, encode_masks, read_masks
@@ -25,7 +27,7 @@ from nestedge.nesting import Choice, Nesting
 from nestedge.origin import Origin, training_program
 from nestedge.plan import Mode, Plan, batch_norm_tensors, cut
 from nestedge.program.graph import Program, run
-from nestedge.program.structure import flatten, rebuild
+from nestedge.program.structure import rebuild
 from nestedge.tree import named, register
 
 
@@ -40,6 +42,7 @@ class NestedModel(nn.Module):
         card: labels, preprocessing and settings.
         aliases: other names of tied tensors, to the name in use.
         examples: one example of every input, by name, with a batch of 1.
+        calibration: inputs as the network meets them, for int8; None where it has none.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class NestedModel(nn.Module):
         aliases: Mapping[str, str] | None = None,
         origin: Origin | None = None,
         train_program: Program | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
         self.elastic = elastic
@@ -59,6 +63,7 @@ class NestedModel(nn.Module):
         self.card = card or Card()
         self.aliases = dict(aliases or {})
         self.examples = dict(examples)
+        self.calibration = calibration
         # A tuple, because a module in an attribute would become part of this one.
         self._origin = (origin,)
         self._train_analysis = analyse(train_program) if train_program else None
@@ -216,32 +221,28 @@ class NestedModel(nn.Module):
             UsageError: the inputs are not nested like the example inputs, or one has another
                 shape.
         """
-        leaves = flatten(self.elastic.program.arguments, self._bind(args, kwargs))
-        for spec, leaf in zip(self.elastic.program.inputs, leaves, strict=True):
-            # A size other than the traced one would fail far from here, or worse, would not.
-            sizes = zip(spec.shape, leaf.shape, strict=False)
-            fits = all(wanted in (None, size) for wanted, size in sizes)
-            if leaf.dim() != len(spec.shape) or not fits:
-                expected = ["batch" if size is None else size for size in spec.shape]
-                raise UsageError(
-                    f"input {spec.name!r}: expected shape {expected}, found {list(leaf.shape)}; "
-                    "nest it once more for another size"
-                )
-        return leaves
+        return input_tensors(self.elastic.program, args, kwargs)
 
-    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        structure = self.elastic.program.arguments
-        if len(args) > len(structure.keys):
-            raise UsageError(f"expected inputs {list(structure.keys)}, found {len(args)}")
-        given = dict(zip(structure.keys, args, strict=False))
-        if twice := sorted(given.keys() & kwargs.keys()):
-            raise UsageError(f"inputs {twice} are given twice, by position and by name")
-        fixed = {
-            key: item.value
-            for key, item in zip(structure.keys, structure.items, strict=True)
-            if item.kind == "constant"
-        }
-        return {**fixed, **given, **kwargs}
+    def calibrate_with(self, inputs: Any) -> None:
+        """Take calibration data, from which the ranges of int8 artifacts are taken.
+
+        It travels with the network, and replaces what there was.
+
+        Args:
+            inputs: like the example inputs of `nest`, with many cases along the batch axis; an
+                input without one is given as in any call.
+
+        Raises:
+            UsageError: they do not fit the network, or hold a number that is not finite.
+        """
+        args, kwargs = as_call(inputs)
+        program = self.elastic.program
+        try:
+            tensors = input_tensors(program, args, kwargs)
+        except UsageError as error:
+            raise UsageError(f"calibration: {error}") from error
+        names = [spec.name for spec in program.inputs]
+        self.calibration = calibration_of(program, dict(zip(names, tensors, strict=True)))
 
     def _run(self, level: str | None, leaves: Sequence[torch.Tensor]) -> Any:
         plan = self.plan(level, "train" if self.training else "eval")

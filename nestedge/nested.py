@@ -10,12 +10,13 @@ from torch import nn
 
 from nestedge.card import Card
 from nestedge.elastic import study
+from nestedge.inputs import as_call
 from nestedge.levels import Level
 from nestedge.model import NestedModel
 from nestedge.origin import Origin
 from nestedge.program.capture import capture
 
-__all__ = ["Card", "NestedModel", "as_call", "nest"]
+__all__ = ["Card", "NestedModel", "nest"]
 
 
 def nest(
@@ -24,6 +25,7 @@ def nest(
     levels: Mapping[str, Level | float],
     *,
     card: Card | None = None,
+    calibration: Any = None,
 ) -> NestedModel:
     """Nest any module that torch.export takes.
 
@@ -36,10 +38,13 @@ def nest(
             Axis 0 of the first tensor is the batch.
         levels: for each level a width multiplier or a `Level`.
         card: labels, preprocessing and settings that travel with the network.
+        calibration: inputs as the network meets them, from which the ranges of int8 artifacts are
+            taken: like the example inputs, with many cases along the batch axis. They travel with
+            the network.
 
     Raises:
-        UsageError: torch.export cannot take the network, an operator has no rule, or a level
-            is out of range; the message names the place.
+        UsageError: torch.export cannot take the network, an operator has no rule, a level is out
+            of range, or the calibration data does not fit; the message names the place.
     """
     args, kwargs = as_call(example_inputs)
     was_training = model.training
@@ -57,16 +62,9 @@ def nest(
     )
     for name, level in levels.items():
         nested.add_level(name, level)
+    if calibration is not None:
+        nested.calibrate_with(calibration)
     return nested
-
-
-def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword inputs from a tensor, a tuple or list, or a dict of keyword inputs."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
-    return (inputs,), {}
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

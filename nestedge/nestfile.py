@@ -19,6 +19,7 @@ from nestedge import __version__
 from nestedge.archive import Archive, archive_bytes
 from nestedge.documents import Value, json_bytes, parse_json, write_whole
 from nestedge.errors import FormatError, UsageError
+from nestedge.inputs import calibration_tensors
 from nestedge.manifest import Manifest, check_format, manifest_from_json, manifest_to_json
 from nestedge.materialization import stored_tensors
 from nestedge.model import NestedModel
@@ -47,14 +48,17 @@ def save(nested: NestedModel, path: str | os.PathLike[str]) -> None:
             something that the format has no place for.
         OSError: the file cannot be written.
     """
-    programs = nested.elastic.program, nested.training_program
+    programs, manifest = (nested.elastic.program, nested.training_program), _manifest(nested)
     tensors = stored_tensors(nested)
     tensors |= {f"examples/{name}": example for name, example in nested.examples.items()}
-    wrong = difference(expected_forms(programs[0], nested.nesting), forms_of(tensors))
-    if wrong:
+    if nested.calibration is not None:
+        cases = calibration_tensors(programs[0], nested.calibration)
+        tensors |= {f"calibration/{name}": tensor for name, tensor in cases.items()}
+    expected = expected_forms(programs[0], nested.nesting, cases=manifest.calibration_cases)
+    if wrong := difference(expected, forms_of(tensors)):
         raise UsageError(f"cannot save the network: {wrong}; convert it back first")
     content = {
-        _MANIFEST: json_bytes(manifest_to_json(_manifest(nested))),
+        _MANIFEST: json_bytes(manifest_to_json(manifest)),
         _PROGRAM: _program_bytes(programs),
         _TENSORS: safetensors_bytes({name: t.cpu().contiguous() for name, t in tensors.items()}),
     }
@@ -71,6 +75,7 @@ def _manifest(nested: NestedModel) -> Manifest:
         batch_norm=nested.card.batch_norm,
         aliases=nested.aliases,
         examples=tuple(nested.examples),
+        calibration_cases=None if nested.calibration is None else nested.calibration.cases,
     )
 
 

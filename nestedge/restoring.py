@@ -11,9 +11,11 @@ import numpy.typing as npt
 import torch
 
 from nestedge import __version__
+from nestedge.calibration import Calibration
 from nestedge.card import Card
 from nestedge.elastic import study
 from nestedge.errors import FormatError, UsageError, did_you_mean
+from nestedge.inputs import calibration_of
 from nestedge.manifest import Manifest
 from nestedge.masks import check_nested_masks
 from nestedge.model import NestedModel
@@ -39,9 +41,10 @@ def restore(
     _check_names(manifest, program)
     nesting = _whole(manifest.nesting, program)
     # Before the analysis, which takes the time and the memory that the sizes ask for.
-    wrong = difference(expected_forms(program, nesting), forms_of(tensors))
-    if wrong:
+    expected = expected_forms(program, nesting, cases=manifest.calibration_cases)
+    if wrong := difference(expected, forms_of(tensors)):
         raise FormatError(f"tensors.safetensors: {wrong}")
+    calibration = _calibration(manifest, program, tensors)
     codes = {name: tensors[f"codes/{name}"].numpy() for name in nesting.patterns}
     _check_codes(nesting, codes)
     with _one_line("program.json: eval"):
@@ -55,6 +58,7 @@ def restore(
             card=_card(manifest),
             aliases=manifest.aliases,
             train_program=training,
+            calibration=calibration,
         )
     own = {level: branch(tensors, f"levels/{level}/", program=program) for level in nesting.levels}
     nested.restore_levels(nesting, own=own, codes=codes)
@@ -68,6 +72,18 @@ def _card(manifest: Manifest) -> Card:
         divisor=manifest.divisor,
         batch_norm=manifest.batch_norm,
     )
+
+
+def _calibration(
+    manifest: Manifest, program: Program, tensors: Mapping[str, torch.Tensor]
+) -> Calibration | None:
+    if manifest.calibration_cases is None:
+        return None
+    cases = {spec.name: tensors[f"calibration/{spec.name}"] for spec in program.inputs}
+    try:
+        return calibration_of(program, cases)
+    except UsageError as error:
+        raise FormatError(f"tensors.safetensors: {error}") from error
 
 
 def _check_names(manifest: Manifest, program: Program) -> None:

@@ -30,14 +30,23 @@ def forms_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Form]:
     return {name: Form(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
-def expected_forms(program: Program, nesting: Nesting) -> dict[str, Form]:
-    """The forms of all tensors of a network: shared, examples, codes and those of the levels."""
+def expected_forms(program: Program, nesting: Nesting, *, cases: int | None) -> dict[str, Form]:
+    """The forms of all tensors of a network: shared, inputs, codes and those of the levels.
+
+    Args:
+        program: of the network.
+        nesting: its levels.
+        cases: of its calibration data; None where it has none.
+    """
     found = {
         f"shared/{name}": Form(spec.shape, spec.dtype) for name, spec in program.tensors.items()
     }
     found |= {
         f"examples/{spec.name}": Form(spec.shape_at(1), spec.dtype) for spec in program.inputs
     }
+    if cases is not None:
+        forms = calibration_forms(program, cases)
+        found |= {f"calibration/{name}": form for name, form in forms.items()}
     for name in nesting.patterns:
         found[f"codes/{name}"] = Form(program.tensors[name].shape, torch.uint8)
     for level in nesting.levels:
@@ -46,6 +55,11 @@ def expected_forms(program: Program, nesting: Nesting) -> dict[str, Form]:
             if uses is not None:
                 found[f"levels/{level}/{name}"] = Form(_cut(spec.shape, uses), spec.dtype)
     return found
+
+
+def calibration_forms(program: Program, cases: int) -> dict[str, Form]:
+    """The forms of calibration data, by input: the cases are one large batch."""
+    return {spec.name: Form(spec.shape_at(cases), spec.dtype) for spec in program.inputs}
 
 
 def _cut(shape: tuple[int, ...], uses: Sequence[Intervals | None]) -> tuple[int, ...]:

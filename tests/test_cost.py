@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks.networks import counting
-from nestedge.cost import count_macs, count_parameters
+from nestedge.cost import count_macs, count_parameters, peak_activation_bytes
 from nestedge.nested import nest
 from tests.axes.small import Op
 from tests.networks import RESNET_LEVELS, images, nested_resnet, resnet_twins
@@ -60,3 +60,83 @@ def test_buffers_are_no_parameters_and_a_shared_weight_counts_once() -> None:
     linear = nn.Linear(8, 8)
     model = nn.Sequential(linear, linear, nn.BatchNorm1d(4))
     assert count_parameters(nest(model, X, {}).elastic.program) == 8 * 8 + 8 + 8
+
+
+class _Held(nn.Module):
+    """The first of its values lives until the last node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(8, 32)
+        self.back = nn.Linear(32, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.back(self.wide(x).relu())
+        return x + y
+
+
+class _Embedded(nn.Module):
+    """Places of int64, a mask of bool, and a result that is an output too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Embedding(5, 16)
+
+    def forward(self, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.place(where)
+        return torch.where(x > 0, x, 0.5 * x), x
+
+
+class _Split(nn.Module):
+    """Outputs that nothing reads are not there."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.split(x, 2, dim=2)[0].relu()
+
+
+# Numbers that are alive at the fullest moment, for X of 4 x 8 at a batch of 1.
+ALIVE: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "operand and result": (nn.ReLU, 32 + 32),
+    "a chain frees what is behind it": (lambda: nn.Sequential(*[nn.ReLU()] * 9), 32 + 32),
+    "the widest pair": (
+        lambda: nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 64), nn.Linear(64, 3)),
+        4 * 64 + 4 * 3,
+    ),
+    "a value held for later": (_Held, 32 + 4 * 32 + 4 * 32),
+    "weights do not count": (lambda: nn.Linear(8, 1), 32 + 4),
+    "a view": (nn.Flatten, 32 + 32),
+    "a split that is read once": (_Split, 32 + 8),
+}
+
+
+@pytest.mark.parametrize(("make", "numbers"), list(ALIVE.values()), ids=list(ALIVE))
+def test_what_is_alive_at_once_is_counted_by_hand(
+    make: Callable[[], nn.Module], numbers: int
+) -> None:
+    program = nest(make(), X, {}).elastic.program
+    assert peak_activation_bytes(program) == 4 * numbers
+    assert peak_activation_bytes(program, batch=3) == 3 * 4 * numbers
+    assert peak_activation_bytes(program, bytes_per_float=1) == numbers
+
+
+def test_integers_have_their_own_size_and_outputs_live_to_the_end() -> None:
+    program = nest(_Embedded(), torch.zeros(2, 3, dtype=torch.int64), {}).elastic.program
+    # where, x and the result of a comparison; then x, the mask, the half and the output.
+    assert [node.op.split(".")[1] for node in program.nodes] == ["embedding", "gt", "mul", "where"]
+    x, mask = 3 * 16, 3 * 16
+    assert peak_activation_bytes(program) == 4 * 3 * x + mask
+    assert peak_activation_bytes(program, bytes_per_float=2) == 2 * 3 * x + mask
+    tiny = nest(nn.Embedding(5, 1), torch.zeros(2, 3, dtype=torch.int64), {}).elastic.program
+    assert peak_activation_bytes(tiny) == 8 * 3 + 4 * 3
+
+
+def test_a_network_of_float64_takes_what_it_is_built_with() -> None:
+    program = nest(nn.ReLU(), X.double(), {}).elastic.program
+    assert peak_activation_bytes(program) == 4 * 64
+
+
+def test_a_narrow_level_takes_less_memory_than_a_wide_one() -> None:
+    nested = nested_resnet()
+    peaks = [peak_activation_bytes(nested.plan(level).program) for level in RESNET_LEVELS]
+    assert peaks == sorted(peaks)
+    assert peaks[0] < peaks[-1]

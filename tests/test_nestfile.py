@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load as read_safetensors
 from safetensors.torch import load_file
 from torch import nn
 
+from nestedge.calibration import Calibration
 from nestedge.errors import UsageError
 from nestedge.levels import Level
 from nestedge.materialization import materialize, state_dict, stored_tensors
@@ -20,7 +23,8 @@ from nestedge.nestfile import load
 from tests.golden import make
 from tests.networks import images, nested_perceptron, nested_resnet, vectors
 
-_GOLDEN = Path(__file__).parent / "golden" / "format1.nest"
+_GOLDEN = Path(__file__).parent / "golden" / "format2.nest"
+_GOLDEN_1 = _GOLDEN.with_name("format1.nest")
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +85,56 @@ def test_saving_leaves_the_network_in_its_mode(tmp_path: Path) -> None:
     assert not load(tmp_path / "net.nest").training
 
 
-def test_everything_that_travels_comes_back() -> None:
-    made, loaded = make.network(), load(_GOLDEN)
+@pytest.mark.parametrize("golden", [_GOLDEN_1, _GOLDEN], ids=["format 1", "format 2"])
+def test_everything_that_travels_comes_back(golden: Path) -> None:
+    made, loaded = make.network(), load(golden)
     assert loaded.card == made.card
     assert loaded.aliases == made.aliases == {"twin.weight": "head.weight"}
     assert _same(loaded.examples, made.examples)
     assert loaded.nesting == made.nesting
     assert loaded.elastic.program == made.elastic.program
     assert loaded.training_program == made.training_program
+
+
+def _array_bytes(calibration: Calibration | None) -> dict[str, tuple[object, ...]]:
+    assert calibration is not None
+    return {n: (a.dtype, a.shape, a.tobytes()) for n, a in calibration.inputs.items()}
+
+
+def test_calibration_data_comes_back() -> None:
+    made, loaded = make.calibrated().calibration, load(_GOLDEN).calibration
+    assert _array_bytes(loaded) == _array_bytes(made)
+    assert made is not None
+    assert loaded is not None
+    assert loaded.sha256 == made.sha256
+    assert loaded.cases == 2
+
+
+def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_2(
+    tmp_path: Path,
+) -> None:
+    loaded = load(_GOLDEN_1)
+    assert loaded.calibration is None
+    loaded.save(tmp_path / "net.nest")
+    with zipfile.ZipFile(tmp_path / "net.nest") as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    assert (manifest["format"], manifest["calibration_cases"]) == (2, None)
+    assert _same(stored_tensors(load(tmp_path / "net.nest")), stored_tensors(loaded))
+
+
+def test_a_calibrated_network_is_the_same_bytes_when_it_is_saved_again(tmp_path: Path) -> None:
+    load(_GOLDEN).save(tmp_path / "net.nest")
+    assert (tmp_path / "net.nest").read_bytes() == _GOLDEN.read_bytes()
+
+
+def test_a_fixed_input_of_the_calibration_data_is_saved_once(tmp_path: Path) -> None:
+    nested = nest(_Shifted(), (torch.zeros(2, 4), torch.zeros(1, 4)), {})
+    nested.calibrate_with((torch.ones(50, 4), torch.full((1, 4), 3.0)))
+    nested.save(tmp_path / "net.nest")
+    with zipfile.ZipFile(tmp_path / "net.nest") as archive:
+        tensors = read_safetensors(archive.read("tensors.safetensors"))
+    assert tensors["calibration/table"].shape == (1, 4)
+    assert _array_bytes(load(tmp_path / "net.nest").calibration) == _array_bytes(nested.calibration)
 
 
 def test_a_loaded_network_materializes_and_gives_state_dicts(
@@ -115,6 +161,18 @@ def test_a_loaded_network_takes_levels_and_trains(saved: Path) -> None:
 def test_a_saved_network_without_levels_comes_back(tmp_path: Path) -> None:
     nest(nn.Linear(4, 2), torch.zeros(2, 4), {}).save(tmp_path / "net.nest")
     assert load(tmp_path / "net.nest").levels == ()
+
+
+class _Shifted(nn.Module):
+    """An input without a batch axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.linear(x) + table
+        return y
 
 
 class _Counting(nn.Module):
@@ -154,7 +212,7 @@ def test_the_same_network_is_the_same_bytes(
 
 
 def test_the_same_code_makes_the_same_bytes_in_another_process(tmp_path: Path) -> None:
-    code = "import sys; from tests.golden import make; make.network().save(sys.argv[1])"
+    code = "import sys; from tests.golden import make; make.calibrated().save(sys.argv[1])"
     # Another seed for the hashes of strings is another order of sets.
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "theirs.nest")],
@@ -162,7 +220,7 @@ def test_the_same_code_makes_the_same_bytes_in_another_process(tmp_path: Path) -
         cwd=Path(__file__).parents[1],
         env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": "."},
     )
-    make.network().save(tmp_path / "ours.nest")
+    make.calibrated().save(tmp_path / "ours.nest")
     assert (tmp_path / "ours.nest").read_bytes() == (tmp_path / "theirs.nest").read_bytes()
 
 
@@ -234,9 +292,10 @@ def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
     assert torch.equal(found.nan_to_num(7), expected.nan_to_num(7))
 
 
-def test_a_golden_file_gives_the_recorded_outputs() -> None:
-    expected = load_file(_GOLDEN.with_suffix(".safetensors"))
-    found = make.outputs(load(_GOLDEN))
+@pytest.mark.parametrize("golden", [_GOLDEN_1, _GOLDEN], ids=["format 1", "format 2"])
+def test_a_golden_file_gives_the_recorded_outputs(golden: Path) -> None:
+    expected = load_file(golden.with_suffix(".safetensors"))
+    found = make.outputs(load(golden))
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)

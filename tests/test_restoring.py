@@ -21,7 +21,8 @@ from tests.json_changes import Json, places, put
 
 Entries = dict[str, bytes]
 
-_GOLDEN = Path(__file__).parent / "golden" / "format1.nest"
+_GOLDEN = Path(__file__).parent / "golden" / "format2.nest"
+_GOLDEN_1 = _GOLDEN.with_name("format1.nest")
 
 
 def _entries(path: Path) -> dict[str, bytes]:
@@ -88,8 +89,12 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
     "manifest that is no JSON": (_entry("manifest.json", b"{"), r"manifest\.json: not JSON: "),
     "program that is no JSON": (_entry("program.json", b"\x80\x02"), r"program\.json: not JSON: "),
     "newer format": (
-        _manifest("format", to=2),
-        r"manifest\.json: format 2, written by nestedge 0\.1\.0; nestedge .* reads format 1: upg",
+        _manifest("format", to=3),
+        r"json: format 3, written by nestedge 0\.1\.0; nestedge .* reads formats 1 to 2: upgrade",
+    ),
+    "format 1 with a field of 2": (
+        _manifest("format", to=1),
+        r"calibration_cases: unknown; expected format, .*, examples$",
     ),
     "newer format with other entries": (
         lambda entries: (_manifest("format", to=7)(entries), _entry("new.bin", b"")(entries))[1],
@@ -154,6 +159,46 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
         r"'levels/small/bn\.weight': expected float32 of shape \[8\], found .* \[16\]",
     ),
     "example missing": (_tensor("examples/where_place", None), "'examples/where_place' is missing"),
+    "calibration input missing": (
+        _tensor("calibration/image", None),
+        r"tensors\.safetensors: tensor 'calibration/image' is missing",
+    ),
+    "calibration of another shape": (
+        _tensor("calibration/image", torch.zeros(2, 3, 8, 9)),
+        r"'calibration/image': expected float32 of shape \[2, 3, 8, 8\], found .* \[2, 3, 8, 9\]",
+    ),
+    "calibration of another dtype": (
+        _tensor("calibration/where_place", torch.zeros(2)),
+        r"'calibration/where_place': expected int64 of shape \[2\], found float32 of shape \[2\]",
+    ),
+    "calibration of more cases than the manifest says": (
+        _tensor("calibration/where_place", torch.zeros(3, dtype=torch.int64)),
+        r"'calibration/where_place': expected int64 of shape \[2\], found int64 of shape \[3\]",
+    ),
+    "calibration of an unknown input": (
+        _tensor("calibration/imag", torch.zeros(2)),
+        r"'calibration/imag' does not belong here; did you mean 'calibration/image'\?",
+    ),
+    "calibration that is not a number": (
+        _tensor("calibration/image", torch.full((2, 3, 8, 8), float("nan"))),
+        r"tensors\.safetensors: calibration: input 'image': expected finite numbers, found nan at",
+    ),
+    "calibration that the manifest does not say": (
+        _manifest("calibration_cases", to=None),
+        r"tensor 'calibration/\w+' does not belong here",
+    ),
+    "calibration of no case": (
+        _manifest("calibration_cases", to=0),
+        r"manifest\.json: calibration_cases: expected an integer of at least 1, found 0",
+    ),
+    "calibration of absurdly many cases": (
+        _manifest("calibration_cases", to=10**30),
+        r"'calibration/image': expected float32 of shape \[10{30}, 3, 8, 8\], found",
+    ),
+    "no word about calibration": (
+        _json("manifest.json", lambda m: m.pop("calibration_cases")),
+        r"manifest\.json: calibration_cases: missing",
+    ),
     "codes of another shape": (
         _tensor("codes/head.weight", torch.zeros(3, 16, dtype=torch.uint8)),
         r"'codes/head\.weight': expected uint8 of shape \[4, 16\]",
@@ -265,6 +310,14 @@ def test_a_wrong_file_is_refused_in_one_line(
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_format_1_with_calibration_data_is_refused(tmp_path: Path) -> None:
+    entries, path = _entries(_GOLDEN_1), tmp_path / "bad.nest"
+    _tensor("calibration/image", torch.zeros(2, 3, 8, 8))(entries)
+    path.write_bytes(archive_bytes(entries))
+    with pytest.raises(FormatError, match="tensor 'calibration/image' does not belong here"):
+        load(path)
 
 
 def test_the_bomb_of_the_tests_would_go_off() -> None:

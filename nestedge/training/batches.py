@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nestedge.errors import UsageError
+from nestedge.inputs import as_call
 from nestedge.model import NestedModel
-from nestedge.nested import as_call
 
 Batch = tuple[Any, Any] | list[Any]
 """Inputs and a target; a list of the two is what a DataLoader gives.

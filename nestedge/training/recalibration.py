@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from nestedge.errors import UsageError
+from nestedge.inputs import as_call
 from nestedge.model import NestedModel
-from nestedge.nested import as_call
 from nestedge.program.arguments import named_arguments, with_arguments
 from nestedge.program.graph import Node, Program, Weight, run
 from nestedge.training.batches import Batches, read_batches

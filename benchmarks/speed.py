@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks.networks.redraw import redraw
 from benchmarks.subjects import OWN, RESNET18, WIDTHS, Subject, find
-from nestedge.build import convert_level
-from nestedge.convert import BuildSpec
+from nestedge.building.plain import convert_level
 from nestedge.materialization import state_dict
 from nestedge.nested import nest
 from nestedge.plugins import Runtime, Session
@@ -110,7 +109,7 @@ def compare(subject: Subject, batch: int, folder: Path) -> Iterator[Row]:
         for name, target in TARGETS.items():
             ours, theirs = folder / f"level.{name}", folder / f"twin.{name}"
             with silenced():
-                ours.write_bytes(convert_level(nested, level, name, spec=BuildSpec(batch=batch)))
+                ours.write_bytes(convert_level(nested, level, name, batch=batch))
                 target.export(twin, images, theirs)
             times = _times(target.runtime, ours, theirs, images=images.numpy())
             ratios = times["level"] / times["twin"]

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from nestedge.expressions import (
-    Array,
-    Expression,
-    evaluate,
-    reshaped,
-    to_json,
-    transposed,
-    zeros,
-)
+from nestedge.errors import UsageError
+from nestedge.expressions import Array, Expression, to_json
 from nestedge.plugins import TensorInfo
 from nestedge.program.graph import Program
 
@@ -46,11 +38,12 @@ class BuildSpec:
 
     Attributes:
         precision: of weights and arithmetic; a converter names those it has.
-        batch: the batch size that the artifact is fixed to.
+        calibration: representative inputs that the ranges of int8 are taken from, by name, each of
+            shape (cases, *shape of the artifact's input).
     """
 
     precision: str = "fp32"
-    batch: int = 1
+    calibration: Mapping[str, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +89,7 @@ class Converted:
         outputs: what it gives, in the order of the program's outputs.
         constants: every constant in it.
         producer: versions of the packages that made it, by name.
+        files: what else belongs to the artifact, by name.
     """
 
     model: bytes
@@ -103,14 +97,45 @@ class Converted:
     outputs: tuple[TensorInfo, ...]
     constants: tuple[Constant, ...]
     producer: Mapping[str, str]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Exported(Protocol):
+    """A level that a converter has traced, which is most of its work; every precision follows."""
+
+    def convert(self, spec: BuildSpec) -> Converted:
+        """The level in a precision.
+
+        Raises:
+            UsageError: the converter has no such precision, or int8 lacks calibration data.
+            NestedgeError: the framework cannot quantise the network; the message says why.
+        """
+        ...
 
 
 class Converter(Protocol):
-    """A plug-in that turns a level into a file for one runtime."""
+    """A plug-in that turns a level into files for one runtime.
+
+    One that runs a program from outside also has `version() -> str`, which names the program and
+    its version, and raises MissingDependencyError where it is missing.
+    """
 
     @property
     def name(self) -> str:
-        """The runtime that its artifacts are for: "onnx", "tflite"."""
+        """Of the plug-in."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that its artifacts are for: "onnx", "tflite", "tensorrt"."""
+        ...
+
+    @property
+    def checked_by(self) -> str:
+        """The runtime plug-in that opens its model files.
+
+        It is `runtime`, but where that compiles the model on the device and nowhere else.
+        """
         ...
 
     @property
@@ -123,12 +148,17 @@ class Converter(Protocol):
         """The precisions it has."""
         ...
 
-    def convert(self, level: LevelProgram, spec: BuildSpec) -> Converted:
-        """The level as a model file.
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The distributions whose versions decide what it writes."""
+        ...
+
+    def export(self, level: LevelProgram, *, batch: int = 1) -> Exported:
+        """A level, traced.
 
         Args:
             level: batch norms behind convolutions are folded already.
-            spec: precision and batch size.
+            batch: the batch size that its artifacts are fixed to.
 
         Raises:
             NestedgeError: the framework cannot express the network; the message says why.
@@ -136,38 +166,18 @@ class Converter(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class FoundConstant:
-    """A constant as a converter finds it in its own output."""
+def check_spec(converter: Converter, spec: BuildSpec) -> None:
+    """Refuses what a converter cannot make.
 
-    name: str
-    offset: int
-    array: Array
-
-
-def explain(found: Sequence[FoundConstant], level: LevelProgram) -> tuple[Constant, ...]:
-    """Give every constant the expression that makes its bytes, where there is one.
-
-    A converter may store a tensor as it is, in another shape, or with its dimensions in another
-    order; which of these it did is found by comparing bytes, so that it is proved for each file.
+    Raises:
+        UsageError: it has no such precision, or int8 lacks calibration data.
     """
-    arrays = {name: evaluated(tensor) for name, tensor in level.tensors.items()}
-    by_size: dict[int, list[str]] = {}
-    for name in sorted(arrays):
-        by_size.setdefault(arrays[name].nbytes, []).append(name)
-    return tuple(
-        Constant(
-            name=constant.name,
-            offset=constant.offset,
-            size_bytes=constant.array.nbytes,
-            dtype=constant.array.dtype.name,
-            shape=constant.array.shape,
-            expression=_expression(
-                constant, by_size.get(constant.array.nbytes, []), arrays, level.expressions
-            ),
+    if spec.precision not in converter.precisions:
+        raise UsageError(
+            f"{converter.name}: no precision {spec.precision!r}; it has {converter.precisions}"
         )
-        for constant in found
-    )
+    if spec.precision == "int8" and not spec.calibration:
+        raise UsageError(f"{converter.name}: int8 needs calibration data: give --calibration")
 
 
 def tensor_of(array: Array) -> torch.Tensor:
@@ -181,38 +191,6 @@ def evaluated(tensor: torch.Tensor) -> Array:
     return array
 
 
-def _expression(
-    constant: FoundConstant,
-    candidates: Sequence[str],
-    arrays: Mapping[str, Array],
-    expressions: Mapping[str, Expression],
-) -> Expression | None:
-    wanted = constant.array.tobytes()
-    # The converter's name for a constant often holds ours: with equal bytes, that one is meant.
-    for name in sorted(candidates, key=lambda name: name not in constant.name):
-        array, expression = arrays[name], expressions[name]
-        if array.dtype != constant.array.dtype or not wanted:
-            continue
-        for dims in _orders(array.shape, constant.array.shape):
-            if np.transpose(array, dims).tobytes() != wanted:
-                continue
-            moved = expression if dims == tuple(range(array.ndim)) else transposed(expression, dims)
-            same = tuple(array.shape[d] for d in dims) == constant.array.shape
-            return moved if same else reshaped(moved, constant.array.shape)
-    if constant.array.dtype.kind == "f" and not any(wanted):
-        return zeros(constant.array.shape, constant.array.dtype.name)
-    return None
-
-
-def _orders(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Orders of dimensions that give the wanted sizes, dimensions of size 1 aside."""
-    identity = tuple(range(len(shape)))
-    sizes = [size for size in wanted if size != 1]
-    orders = permutations(identity)
-    fitting = (order for order in orders if [shape[d] for d in order if shape[d] != 1] == sizes)
-    return list(dict.fromkeys([identity, *fitting]))
-
-
 def reason_of(error: BaseException) -> str:
     """What went wrong in the end: the first line of the error that an error was raised from.
 
@@ -222,16 +200,3 @@ def reason_of(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0]
-
-
-def check_constants(
-    constants: Sequence[Constant], model: bytes, stored: Mapping[str, Array]
-) -> list[str]:
-    """The names of constants whose expression does not give their bytes, from a .nest's tensors."""
-    return [
-        constant.name
-        for constant in constants
-        if constant.expression is not None
-        and evaluate(constant.expression, stored).tobytes()
-        != model[constant.offset : constant.offset + constant.size_bytes]
-    ]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nestedge.errors import FormatError
+from nestedge.quantization import along, in_steps, scale_of
 
 Array = npt.NDArray[Any]
 
@@ -97,6 +98,21 @@ def cast(source: Expression, dtype: str) -> Expression:
     return Expression("cast", (source,), {"dtype": dtype})
 
 
+def clipped(source: Expression, least: float, most: float) -> Expression:
+    """The source with its entries kept within two bounds."""
+    return Expression("clip", (source,), {"least": least, "most": most})
+
+
+def quantization_scale(source: Expression, axis: int | None) -> Expression:
+    """The largest magnitude / 127, for each entry of an axis or for all: int8's steps."""
+    return Expression("quantization_scale", (source,), {"axis": axis})
+
+
+def quantized(source: Expression, scale: Expression, axis: int | None, dtype: str) -> Expression:
+    """The source / scale as integers of a dtype; a scale for each entry of an axis, or one."""
+    return Expression("quantize", (source, scale), {"axis": axis, "dtype": dtype})
+
+
 def transposed(source: Expression, dims: tuple[int, ...]) -> Expression:
     """The source with its dimensions in another order."""
     return Expression("transpose", (source,), {"dims": list(dims)})
@@ -170,6 +186,22 @@ def _cast(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     return inputs[0].astype(attributes["dtype"])
 
 
+def _clip(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    source = inputs[0]
+    least, most = (np.array(attributes[name], source.dtype) for name in ("least", "most"))
+    return np.clip(source, least, most)
+
+
+def _quantization_scale(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    return scale_of(inputs[0], attributes["axis"])
+
+
+def _quantize(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    source, scale = inputs
+    steps = along(scale, source.ndim, attributes["axis"])
+    return in_steps(source, steps, attributes["dtype"])
+
+
 def _added(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     values = np.array(attributes["values"], dtype=np.float64)
     total = values + inputs[0].astype(np.float64) if inputs else values
@@ -213,6 +245,9 @@ OPERATIONS: dict[str, Callable[[list[Array], Mapping[str, Any]], Array]] = {
     "scale": _scale,
     "shift": _shift,
     "cast": _cast,
+    "clip": _clip,
+    "quantization_scale": _quantization_scale,
+    "quantize": _quantize,
     "added": _added,
     "sum": _sum,
     "apply": _apply,

@@ -63,7 +63,11 @@ class Session(Protocol):
 
 
 class Runtime(Protocol):
-    """A plug-in that runs artifacts of one format."""
+    """A plug-in that runs artifacts of one format.
+
+    One that opens the files of another runtime says so by an attribute `reads`, that runtime's
+    name, as "tflite-legacy" reads those of "tflite"; without it, a runtime reads its own.
+    """
 
     @property
     def name(self) -> str:
@@ -129,6 +133,12 @@ def load_runtime(name: str) -> Runtime:
     return runtime
 
 
+def reads(runtime: Runtime) -> str:
+    """Name of the runtime whose model files `runtime` opens: its own, unless it says another."""
+    name: str = getattr(runtime, "reads", runtime.name)
+    return name
+
+
 def check_inputs(expected: Sequence[TensorInfo], given: Mapping[str, Array]) -> None:
     """Refuses inputs that are not the expected ones; some runtimes would resize without a word.
 
@@ -176,6 +186,10 @@ def _load(kind: _Kind, name: str) -> Any:
         plugin = entry.load()
     except ModuleNotFoundError as error:
         raise MissingDependencyError(_missing(kind, entry, error.name or str(error))) from error
+    except AttributeError as error:
+        raise NestedgeError(
+            f"{kind.noun} {name!r} is declared as {entry.value}: {error}"
+        ) from error
     except (ImportError, OSError) as error:
         # A shared library that does not fit this machine is an OSError.
         raise MissingDependencyError(f"{kind.noun} {name!r} cannot be imported: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.networks.redraw import redraw
+from nestedge.building.reference import reference_inputs
 from nestedge.convert import BuildSpec, Converted, Converter, LevelProgram
+from nestedge.expressions import Array
 from nestedge.folding import fold_batch_norms
 from nestedge.levels import Level
 from nestedge.materialization import level_program
@@ -21,7 +24,8 @@ from nestedge.nested import Card, NestedModel, nest
 from nestedge.plugins import Runtime
 from nestedge.program.structure import flatten
 from nestedge.verify import relative_error
-from nestedge_onnx.converter import OnnxConverter
+from nestedge_onnx.converter import OnnxConverter, OnnxExported
+from nestedge_onnx.exporter import export_model
 from tests.networks import resnet
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
@@ -68,11 +72,13 @@ class Case:
         level: with its batch norms folded.
         inputs: by name.
         outputs: by name.
+        calibration: inputs like these, by name, of shape (cases, *shape of the input).
     """
 
     level: LevelProgram
     inputs: Arrays
     outputs: Arrays
+    calibration: Arrays
 
 
 def nested_mixed() -> NestedModel:
@@ -141,35 +147,62 @@ def _case(nested: NestedModel, level: str, given: Mapping[str, object]) -> Case:
         program,
         {name: leaf.numpy() for name, leaf in zip(inputs, leaves, strict=True)},
         {name: leaf.numpy() for name, leaf in zip(outputs, results, strict=True)},
+        reference_inputs(nested, cases=16, seed=2),
     )
 
 
-def converted(case: Case, converter: Converter) -> Converted:
-    """What a converter makes of a level."""
-    return converter.convert(case.level, BuildSpec())
+def converted(case: Case, converter: Converter, precision: str = "fp32") -> Converted:
+    """What a converter makes of a level in a precision; int8 with the level's own calibration."""
+    return converter.export(case.level).convert(spec_of(case, precision))
+
+
+def spec_of(case: Case, precision: str) -> BuildSpec:
+    """What to ask of a converter for a precision."""
+    return BuildSpec(precision, case.calibration if precision == "int8" else None)
+
+
+def outputs_of(case: Case, made: Converted, runtime: Runtime, path: Path) -> dict[str, Array]:
+    """What a model file gives for the inputs of a case."""
+    path.write_bytes(made.model)
+    found = runtime.open(path).run(case.inputs)
+    assert found.keys() == case.outputs.keys()
+    return found
 
 
 def errors_of(case: Case, made: Converted, runtime: Runtime, path: Path) -> dict[str, float]:
     """For every output how far a model file is from the level."""
-    path.write_bytes(made.model)
-    found = runtime.open(path).run(case.inputs)
-    assert found.keys() == case.outputs.keys()
+    found = outputs_of(case, made, runtime, path)
     return {name: relative_error(found[name], case.outputs[name]) for name in found}
 
 
+def cosine(found: Array, expected: Array) -> float:
+    """The cosine of the angle between two outputs as vectors."""
+    one, other = found.ravel().astype(np.float64), expected.ravel().astype(np.float64)
+    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+
+
 def unexplained(made: Converted) -> list[str]:
-    """The constants of more than one number that no expression gives."""
+    """The weights of more than one number that no expression gives."""
     return [
-        f"{constant.name} {constant.shape}"
+        f"{constant.name} {constant.dtype} {constant.shape}"
         for constant in made.constants
-        if constant.dtype == "float32" and constant.size_bytes > 4 and constant.expression is None
+        if constant.dtype in ("float32", "float16", "int8")
+        and math.prod(constant.shape) > 1
+        and constant.expression is None
     ]
 
 
 class MisplacingConverter(OnnxConverter):
     """Says of every constant that it lies a byte further on."""
 
-    def convert(self, level: LevelProgram, spec: BuildSpec) -> Converted:
-        converted = super().convert(level, spec)
+    def export(self, level: LevelProgram, *, batch: int = 1) -> OnnxExported:
+        return MisplacingExported(self, level, export_model(level, batch=batch))
+
+
+class MisplacingExported(OnnxExported):
+    """What `MisplacingConverter` gives."""
+
+    def convert(self, spec: BuildSpec) -> Converted:
+        converted = super().convert(spec)
         moved = (replace(c, offset=c.offset + 1) for c in converted.constants)
         return replace(converted, constants=tuple(moved))

@@ -17,9 +17,12 @@ from nestedge.expressions import (
     applied,
     batch_norm_scale,
     cast,
+    clipped,
     evaluate,
     from_json,
     masked,
+    quantization_scale,
+    quantized,
     reshaped,
     scaled,
     shifted,
@@ -50,6 +53,14 @@ _SCALE = _FACTOR * TENSORS["gamma"].astype(np.float64)
 _BIAS, _MEAN = TENSORS["beta"].astype(np.float64), TENSORS["mean"].astype(np.float64)
 _WHOLE, _VECTOR = stored("whole"), stored("vector")
 SCALE = batch_norm_scale(GAMMA, VAR, 1e-3)
+_ONE_SCALE = np.array(np.abs(_W).max() / np.float32(127))
+_ROW_SCALES = np.array([np.abs(row).max() / np.float32(127) for row in _W])
+
+
+def _in_steps(scale: Array) -> Array:
+    """The tensor "w" in int8; nothing of it is out of range."""
+    return np.round(_W / scale).astype(np.int8)
+
 
 EVALUATED: dict[str, tuple[Expression, Array]] = {
     "stored": (W, _W),
@@ -89,6 +100,18 @@ EVALUATED: dict[str, tuple[Expression, Array]] = {
     "apply with bias": (
         applied(_WHOLE, _VECTOR, zeros((2,), "float32")),
         np.array([5, 1], np.float32),
+    ),
+    "clip": (clipped(W, -0.5, 0.25), np.clip(_W, np.float32(-0.5), np.float32(0.25))),
+    "quantization_scale": (quantization_scale(W, None), _ONE_SCALE),
+    "quantization_scale along rows": (quantization_scale(W, 0), _ROW_SCALES),
+    "quantize": (quantized(W, quantization_scale(W, None), None, "int8"), _in_steps(_ONE_SCALE)),
+    "quantize along rows": (
+        quantized(W, quantization_scale(W, 0), 0, "int8"),
+        _in_steps(_ROW_SCALES[:, None]),
+    ),
+    "quantize in double precision": (
+        quantized(W, cast(added(None, [1e-8], "float32"), "float64"), None, "int32"),
+        np.round(_W / np.array([1e-8], np.float32).astype(np.float64)).astype(np.int32),
     ),
     "cast": (cast(SCALE, "float32"), _SCALE.astype(np.float32)),
     "transpose": (transposed(W, (1, 0)), _W.T),

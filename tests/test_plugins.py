@@ -26,6 +26,18 @@ def test_a_declared_converter_is_listed_and_loaded(site: Path) -> None:
     assert isinstance(plugins.load_converter("fake"), FakeRuntime)
 
 
+class ElderRuntime(FakeRuntime):
+    """A runtime plug-in that opens the fake runtime's models."""
+
+    name = "elder"
+    reads = "fake"
+
+
+def test_a_runtime_reads_its_own_files_or_those_that_it_says() -> None:
+    assert plugins.reads(FakeRuntime()) == "fake"
+    assert plugins.reads(ElderRuntime()) == "fake"
+
+
 def test_an_unknown_runtime_is_refused_with_a_suggestion(fake_runtime: Path) -> None:
     with pytest.raises(UsageError, match=r"no runtime 'fakke'; .*did you mean 'fake'\?"):
         plugins.load_runtime("fakke")
@@ -61,6 +73,13 @@ def test_a_plugin_whose_own_module_is_gone_asks_for_its_package(site: Path) -> N
     declare_plugins(site, group=RUNTIMES, entries={"gone": "nestedge_gone.runtime:Plugin"})
     with pytest.raises(MissingDependencyError, match=r"nestedge_gone is missing: reinstall fake0$"):
         plugins.load_runtime("gone")
+
+
+def test_a_declared_class_that_is_not_there_is_named(site: Path) -> None:
+    entry = "tests.fakes:NoSuchRuntime"
+    declare_plugins(site, group="nestedge.runtimes", entries={"typo": entry})
+    with pytest.raises(NestedgeError, match=r"'typo' is declared as tests\.fakes:NoSuchRuntime: "):
+        plugins.load_runtime("typo")
 
 
 @pytest.mark.parametrize("error", ["ImportError", "OSError"])

@@ -1,107 +1,84 @@
-"""ONNX files by torch.onnx."""
+"""The converter plug-in "onnx": files for ONNX Runtime."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import os
-import warnings
-from collections.abc import Iterator
-
-# onnxruntime >= 1.29 sends usage data unless this is set before its import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 
 import onnx
-import torch
 from onnx import numpy_helper
 
-from nestedge.convert import BuildSpec, Converted, FoundConstant, LevelProgram, explain, reason_of
-from nestedge.errors import NestedgeError, UsageError
+from nestedge.convert import BuildSpec, Converted, LevelProgram, check_spec
+from nestedge.explanation import FoundConstant, explain
 from nestedge.plugins import TensorInfo
-from nestedge.program.emit import FlatModule
-
-OPSET = 18
-"""What onnxruntime 1.14 and later load, JetPack 5's 1.19 among them."""
+from nestedge_onnx.exporter import export_model
+from nestedge_onnx.half import to_half
+from nestedge_onnx.quantization import quantize, steps_of
 
 
 class OnnxConverter:
     """The converter plug-in "onnx"."""
 
     name = "onnx"
+    runtime = "onnx"
+    checked_by = "onnx"
     suffix = ".onnx"
-    precisions = ("fp32",)
+    precisions = ("fp32", "fp16", "int8")
+    packages = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
-    def convert(self, level: LevelProgram, spec: BuildSpec) -> Converted:
-        """The level as an ONNX file of a fixed batch size.
+    def export(self, level: LevelProgram, *, batch: int = 1) -> OnnxExported:
+        """The level as an ONNX graph of a fixed batch size.
 
         Raises:
-            UsageError: the precision is not one it has.
             NestedgeError: torch.onnx cannot express the network.
         """
-        if spec.precision not in self.precisions:
-            raise UsageError(f"onnx: no precision {spec.precision!r}; it has {self.precisions}")
-        model = _export(level, spec)
-        _strip(model)
-        content = model.SerializeToString(deterministic=True)
-        return Converted(
-            model=content,
-            inputs=tuple(_info(value) for value in model.graph.input),
-            outputs=tuple(_info(value) for value in model.graph.output),
-            constants=explain(list(_constants(model, content)), level),
-            producer={"torch": torch.__version__, "onnx": onnx.__version__},
-        )
+        return OnnxExported(self, level, export_model(level, batch=batch))
 
 
-def _export(level: LevelProgram, spec: BuildSpec) -> onnx.ModelProto:
-    program = level.program
-    examples = [torch.zeros(s.shape_at(spec.batch), dtype=s.dtype) for s in program.inputs]
-    module = FlatModule(program, level.tensors).eval()
-    try:
-        with _quiet():
-            exported = torch.onnx.export(
-                module,
-                tuple(examples),
-                dynamo=True,
-                opset_version=OPSET,
-                external_data=False,
-                input_names=[s.name for s in program.inputs],
-                output_names=[name for name, _ in program.outputs],
-                verbose=False,
-            )
-    except Exception as error:
-        # torch.onnx raises many types, all about what it cannot express.
-        raise NestedgeError(f"torch.onnx cannot export the level: {reason_of(error)}") from error
-    assert exported is not None
-    model: onnx.ModelProto = exported.model_proto
-    return model
+class OnnxExported:
+    """A level as an ONNX graph, from which the files of all precisions are made."""
+
+    def __init__(
+        self, converter: OnnxConverter, level: LevelProgram, model: onnx.ModelProto
+    ) -> None:
+        self._converter = converter
+        self._level = level
+        self._model = model
+
+    def convert(self, spec: BuildSpec) -> Converted:
+        """The level as an ONNX file.
+
+        Raises:
+            UsageError: the precision is not one it has, or int8 lacks calibration data.
+            NestedgeError: onnxruntime's tools cannot make the precision of the network.
+        """
+        check_spec(self._converter, spec)
+        model = _in_precision(self._model, spec)
+        return converted(model, self._level, self._converter.packages)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the exporter's progress lines and deprecation warnings from our output."""
-    level = logging.getLogger("torch.onnx").level
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.getLogger("torch.onnx").setLevel(level)
+def converted(model: onnx.ModelProto, level: LevelProgram, packages: Sequence[str]) -> Converted:
+    """A finished model as what a converter gives.
+
+    Args:
+        model: in whatever precision, stripped.
+        level: what it was made from.
+        packages: the distributions that made it.
+    """
+    content = model.SerializeToString(deterministic=True)
+    return Converted(
+        model=content,
+        inputs=tuple(_info(value) for value in model.graph.input),
+        outputs=tuple(_info(value) for value in model.graph.output),
+        constants=explain(list(_constants(model, content)), level),
+        producer={name: version(name) for name in packages},
+    )
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Removes what the exporter notes of this machine: paths, stack traces, source lines."""
-    model.doc_string = ""
-    model.producer_name, model.producer_version = "nestedge", ""
-    del model.metadata_props[:]
-    graph = model.graph
-    del graph.metadata_props[:]
-    for item in [*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output]:
-        item.doc_string = ""
-        del item.metadata_props[:]
-    # Shapes of values in between are inferred again by whoever loads the file.
-    del graph.value_info[:]
+def _in_precision(model: onnx.ModelProto, spec: BuildSpec) -> onnx.ModelProto:
+    if spec.precision == "int8":
+        return quantize(model, spec.calibration or {})
+    return to_half(model) if spec.precision == "fp16" else model
 
 
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:
@@ -112,6 +89,7 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
 
 def _constants(model: onnx.ModelProto, content: bytes) -> Iterator[FoundConstant]:
     """Every initialiser with the place of its bytes: they lie in the file in the graph's order."""
+    steps = steps_of(model.graph)
     end = 0
     for initializer in model.graph.initializer:
         array = numpy_helper.to_array(initializer)
@@ -119,4 +97,4 @@ def _constants(model: onnx.ModelProto, content: bytes) -> Iterator[FoundConstant
         offset = content.find(array.tobytes(), end)
         assert min(name, offset) >= 0, "an initialiser is in the file it was serialised to"
         end = offset + array.nbytes
-        yield FoundConstant(initializer.name, offset, array)
+        yield FoundConstant(initializer.name, offset, array, steps.get(initializer.name))

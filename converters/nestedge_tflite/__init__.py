@@ -1,4 +1,4 @@
-"""TFLite: `converter` writes it on the host, `runtime` runs it by LiteRT anywhere."""
+"""TFLite: `converter` and `onnx2tf` write it, `runtime` and `legacy` run it anywhere."""
 
 import logging
 import os

@@ -1,101 +1,49 @@
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+import torch
 
-from nestedge.convert import BuildSpec, Converted, check_constants
-from nestedge.errors import NestedgeError, UsageError
-from nestedge.plugins import TensorInfo
+from benchmarks.networks.redraw import redraw
+from nestedge.building.reference import reference_outputs
+from nestedge.convert import BuildSpec
+from nestedge.demo.network import DigitsNet
+from nestedge.demo.training import LEVELS
+from nestedge.folding import fold_batch_norms
+from nestedge.materialization import level_program
+from nestedge.nested import nest
+from nestedge.verify import relative_error
 from nestedge_onnx.converter import OnnxConverter
+from nestedge_onnx.exporter import OPSET
 from nestedge_onnx.runtime import OnnxRuntime
-from tests.conversions import (
-    CASES,
-    Case,
-    converted,
-    errors_of,
-    mixed_case,
-    unconvertible_level,
-    unexplained,
-)
+from tests.conversions import converted, mixed_case
 
 
-@dataclass(frozen=True)
-class Made:
-    """A level and what the converter made of it."""
-
-    case: Case
-    model: Converted
-
-
-@pytest.fixture(scope="module", params=list(CASES))
-def made(request: pytest.FixtureRequest) -> Made:
-    case = CASES[request.param]()
-    return Made(case, converted(case, OnnxConverter()))
+@pytest.mark.parametrize("precision", OnnxConverter.precisions)
+def test_a_file_is_what_the_standard_allows_and_older_runtimes_load(precision: str) -> None:
+    made = converted(mixed_case(), OnnxConverter(), precision)
+    model = onnx.load_from_string(made.model)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version <= 10
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]
 
 
-@pytest.fixture(scope="module")
-def mixed() -> Made:
-    case = mixed_case()
-    return Made(case, converted(case, OnnxConverter()))
-
-
-def test_a_file_computes_what_the_level_does(made: Made, tmp_path: Path) -> None:
-    errors = errors_of(made.case, made.model, OnnxRuntime(), tmp_path / "model.onnx")
-    assert max(errors.values()) <= 1e-5
-
-
-def test_inputs_and_outputs_have_the_names_of_the_network(mixed: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_demos_network_survives_every_precision(level: str, tmp_path: Path) -> None:
+    model = DigitsNet()
+    redraw(model, seed=0)
+    nested = nest(model, torch.zeros(1, 1, 8, 8), {level: LEVELS[level]})
+    exported = OnnxConverter().export(fold_batch_norms(level_program(nested, level)))
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((16, 1, 1, 8, 8)).astype(np.float32)
+    (expected,) = reference_outputs(nested, level, {"image": images}).values()
     path = tmp_path / "model.onnx"
-    path.write_bytes(mixed.model.model)
-    session = OnnxRuntime().open(path)
-    inputs = {
-        TensorInfo("image", (1, 3, 8, 8), "float32"),
-        TensorInfo("extra_vector", (1, 5), "float32"),
-    }
-    outputs = {
-        TensorInfo("logits", (1, 4), "float32"),
-        TensorInfo("inner_mean", (1, 16), "float32"),
-    }
-    assert set(session.inputs) == set(mixed.model.inputs) == inputs
-    assert set(session.outputs) == set(mixed.model.outputs) == outputs
-
-
-def test_every_constant_comes_from_stored_tensors(made: Made) -> None:
-    assert unexplained(made.model) == []
-    stored = made.case.level.stored
-    assert check_constants(made.model.constants, made.model.model, stored) == []
-
-
-def test_a_changed_constant_is_found(made: Made) -> None:
-    constant = max(made.model.constants, key=lambda constant: constant.size_bytes)
-    content = bytearray(made.model.model)
-    content[constant.offset] ^= 1
-    stored = made.case.level.stored
-    assert check_constants(made.model.constants, bytes(content), stored) == [constant.name]
-
-
-def test_a_file_names_no_folder_of_this_machine(made: Made) -> None:
-    for folder in {Path(__file__).parents[2], Path(os.__file__).parent, Path.home()}:
-        assert str(folder).encode() not in made.model.model
-    assert b"site-packages" not in made.model.model
-    assert b".py" not in made.model.model
-
-
-def test_the_same_level_gives_the_same_bytes(mixed: Made) -> None:
-    assert converted(mixed.case, OnnxConverter()).model == mixed.model.model
-
-
-def test_a_precision_that_it_does_not_have_is_refused(mixed: Made) -> None:
-    with pytest.raises(UsageError, match="onnx: no precision 'int3'; it has"):
-        OnnxConverter().convert(mixed.case.level, BuildSpec(precision="int3"))
-
-
-def test_an_operator_that_it_cannot_express_is_named() -> None:
-    with pytest.raises(
-        NestedgeError, match=r"torch.onnx cannot export the level: .*adaptive_max_pool2d"
-    ) as info:
-        OnnxConverter().convert(unconvertible_level(), BuildSpec())
-    assert "\n" not in str(info.value)
+    for precision, most in {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.1}.items():
+        calibration = {"image": images} if precision == "int8" else None
+        path.write_bytes(exported.convert(BuildSpec(precision, calibration)).model)
+        session = OnnxRuntime().open(path)
+        found = [next(iter(session.run({"image": image}).values())) for image in images]
+        assert relative_error(np.stack(found), expected) <= most

@@ -1,0 +1,73 @@
+"""An ONNX model in half precision."""
+
+from __future__ import annotations
+
+import copy
+import os
+from graphlib import TopologicalSorter
+
+# onnxruntime >= 1.29 sends usage data unless this is set before its import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+from nestedge.convert import reason_of
+from nestedge.errors import NestedgeError
+from nestedge.expressions import Array
+from nestedge_onnx.exporter import strip
+from nestedge_onnx.quiet import quiet
+
+# onnxruntime computes these in single precision only; of float16 it takes HardSwish apart, which
+# takes several times as long as the casts.
+_SINGLE = ("HardSigmoid", "HardSwish")
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with weights and arithmetic in float16; inputs and outputs stay as they are.
+
+    Operators that float16 is too coarse for, or that have no such form, keep float32 between two
+    casts.
+
+    Raises:
+        NestedgeError: onnxruntime's tools cannot convert the model.
+    """
+    try:
+        with quiet():
+            half: onnx.ModelProto = convert_float_to_float16(
+                copy.deepcopy(model),
+                keep_io_types=True,
+                op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_SINGLE],
+            )
+    except Exception as error:
+        # The tools raise many types, all about what they cannot convert.
+        raise NestedgeError(f"onnxruntime cannot make fp16: {reason_of(error)}") from error
+    originals = {item.name: item for item in model.graph.initializer}
+    for item in half.graph.initializer:
+        if item.data_type == TensorProto.FLOAT16 and item.name in originals:
+            # The tools keep tiny weights from becoming zero, by a rule that no cast has.
+            array = rounded(numpy_helper.to_array(originals[item.name]))
+            item.CopyFrom(numpy_helper.from_array(array, item.name))
+    _sort(half.graph)
+    strip(half)
+    return half
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Puts every node behind those that make its inputs: the tools append casts at the end."""
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    needs = {
+        index: [makers[name] for name in node.input if name in makers]
+        for index, node in enumerate(graph.node)
+    }
+    nodes = [copy.deepcopy(graph.node[index]) for index in TopologicalSorter(needs).static_order()]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def rounded(array: Array) -> Array:
+    """An array in float16; what is larger than its largest number becomes that."""
+    most = np.finfo(np.float16).max
+    return np.clip(array, -most, most).astype(np.float16)

@@ -1,0 +1,124 @@
+"""Reads TFLite files by their schema: inputs, outputs, constants, operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from nestedge.convert import Converted, LevelProgram
+from nestedge.explanation import FoundConstant, Steps, explain
+from nestedge.plugins import Array, TensorInfo
+
+_DTYPES = {
+    schema.TensorType.FLOAT32: "float32",
+    schema.TensorType.FLOAT16: "float16",
+    schema.TensorType.FLOAT64: "float64",
+    schema.TensorType.INT8: "int8",
+    schema.TensorType.UINT8: "uint8",
+    schema.TensorType.INT16: "int16",
+    schema.TensorType.INT32: "int32",
+    schema.TensorType.INT64: "int64",
+    schema.TensorType.BOOL: "bool",
+}
+
+
+def described(content: bytes, level: LevelProgram, *, producer: Mapping[str, str]) -> Converted:
+    """What a converter gives: a file with what is in it.
+
+    Args:
+        content: of the file; its signature names inputs and outputs as the network does.
+        level: what the file was made from.
+        producer: versions of the packages that made it, by name.
+    """
+    infos = signature(content)
+    return Converted(
+        model=content,
+        inputs=tuple(infos[item.name] for item in level.program.inputs),
+        outputs=tuple(infos[name] for name, _ in level.program.outputs),
+        constants=explain(list(constants(content)), level),
+        producer=producer,
+    )
+
+
+def signature(content: bytes) -> dict[str, TensorInfo]:
+    """Inputs, then outputs, under the names that the first signature of a file gives them."""
+    model: Any = schema.Model.GetRootAs(content, 0)
+    graph, names = model.Subgraphs(0), model.SignatureDefs(0)
+    entries = [names.Inputs(i) for i in range(names.InputsLength())]
+    entries += [names.Outputs(i) for i in range(names.OutputsLength())]
+    infos = {}
+    for entry in entries:
+        tensor = graph.Tensors(entry.TensorIndex())
+        name = entry.Name().decode()
+        infos[name] = TensorInfo(name, _shape(tensor), _DTYPES[tensor.Type()])
+    return infos
+
+
+def constants(content: bytes) -> Iterator[FoundConstant]:
+    """Every constant tensor of a file with the place of its bytes."""
+    model: Any = schema.Model.GetRootAs(content, 0)
+    for index in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(index)
+        factors = _factors(graph)
+        for position in range(graph.TensorsLength()):
+            tensor = graph.Tensors(position)
+            place = _place(model.Buffers(tensor.Buffer()))
+            if place is None or tensor.Type() not in _DTYPES:
+                continue
+            offset, size = place
+            array = np.frombuffer(content[offset : offset + size], _DTYPES[tensor.Type()])
+            steps = _steps(tensor, factors.get(position))
+            yield FoundConstant(
+                tensor.Name().decode(), offset, array.reshape(_shape(tensor)), steps
+            )
+
+
+def operators(content: bytes) -> set[int]:
+    """The kinds of operators in a file, as numbers of `schema.BuiltinOperator`."""
+    model: Any = schema.Model.GetRootAs(content, 0)
+    codes = (model.OperatorCodes(i) for i in range(model.OperatorCodesLength()))
+    # The older of the two fields holds numbers up to 127 only.
+    return {max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes}
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
+
+
+def _place(buffer: Any) -> tuple[int, int] | None:
+    """Offset and size of a buffer's bytes, or None where it has none."""
+    if not buffer.DataIsNone():
+        # Field 0 of the table Buffer is its data: a vector whose start is the offset.
+        table = buffer._tab
+        return int(table.Vector(table.Offset(4))), buffer.DataLength()
+    # ai-edge-quantizer writes the bytes of larger models behind the flatbuffer.
+    return (buffer.Offset(), buffer.Size()) if buffer.Size() else None
+
+
+def _steps(tensor: Any, factor: float | None) -> Steps | None:
+    """What the whole numbers of a quantised weight or bias stand for."""
+    scales = _scales(tensor)
+    if scales is None or tensor.Quantization().ZeroPointAsNumpy().any():
+        return None
+    axis = tensor.Quantization().QuantizedDimension() if len(scales) > 1 else None
+    return Steps(scales, axis, factor)
+
+
+def _scales(tensor: Any) -> Array | None:
+    table = tensor.Quantization()
+    return np.array(table.ScaleAsNumpy()) if table is not None and table.ScaleLength() else None
+
+
+def _factors(graph: Any) -> dict[int, float]:
+    """The scale of their layer's input, for the positions of biases: third of a layer's inputs."""
+    factors = {}
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        if operator.InputsLength() == 3 and min(operator.Inputs(0), operator.Inputs(2)) >= 0:
+            scales = _scales(graph.Tensors(operator.Inputs(0)))
+            if scales is not None:
+                factors[operator.Inputs(2)] = float(scales[0])
+    return factors

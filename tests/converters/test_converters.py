@@ -1,0 +1,256 @@
+"""What every converter must do, whatever it converts to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from nestedge.convert import BuildSpec, Converted, Converter, Exported
+from nestedge.errors import NestedgeError, UsageError
+from nestedge.explanation import check_constants
+from nestedge.plugins import Runtime, TensorInfo
+from nestedge_onnx.converter import OnnxConverter
+from nestedge_onnx.runtime import OnnxRuntime
+from nestedge_tflite.converter import TfliteConverter
+from nestedge_tflite.runtime import LiteRtRuntime
+from tests.conversions import (
+    CASES,
+    Case,
+    cosine,
+    errors_of,
+    outputs_of,
+    spec_of,
+    unconvertible_level,
+    unexplained,
+)
+
+TOLERANCES = {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.1}
+INPUTS = (
+    TensorInfo("image", (1, 3, 8, 8), "float32"),
+    TensorInfo("extra_vector", (1, 5), "float32"),
+)
+OUTPUTS = (
+    TensorInfo("logits", (1, 4), "float32"),
+    TensorInfo("inner_mean", (1, 16), "float32"),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A converter and what runs its files.
+
+    Attributes:
+        converter: the plug-in.
+        runtime: the plug-in that opens its files.
+        precisions: those that it has.
+        refusal: what it says of a network that its framework has no words for.
+    """
+
+    converter: Converter
+    runtime: Runtime
+    precisions: tuple[str, ...]
+    refusal: str
+
+
+SUBJECTS = {
+    "onnx": Subject(
+        OnnxConverter(),
+        OnnxRuntime(),
+        ("fp32", "fp16", "int8"),
+        r"torch.onnx cannot export the level: .*adaptive_max_pool2d",
+    ),
+    "tflite": Subject(
+        TfliteConverter(),
+        LiteRtRuntime(),
+        ("fp32", "fp16", "int8"),
+        r"litert-torch cannot convert the level: .*adaptive_max_pool2d",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A level and what a converter made of it."""
+
+    subject: Subject
+    case: Case
+    precision: str
+    model: Converted
+
+
+@cache
+def _case(name: str) -> Case:
+    return CASES[name]()
+
+
+@cache
+def _exported(subject: str, case: str) -> Exported:
+    return SUBJECTS[subject].converter.export(_case(case).level)
+
+
+@cache
+def _made(subject: str, case: str, precision: str) -> Made:
+    exported = _exported(subject, case)
+    model = exported.convert(spec_of(_case(case), precision))
+    return Made(SUBJECTS[subject], _case(case), precision, model)
+
+
+def _cells() -> Iterator[object]:
+    for name, subject in SUBJECTS.items():
+        for precision in subject.precisions:
+            for case in CASES:
+                yield pytest.param((name, case, precision), id=f"{name}-{precision}-{case}")
+
+
+@pytest.fixture(params=_cells())
+def made(request: pytest.FixtureRequest) -> Made:
+    subject, case, precision = request.param
+    return _made(subject, case, precision)
+
+
+@pytest.fixture(params=list(SUBJECTS))
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+def test_a_file_computes_what_the_level_does(made: Made, tmp_path: Path) -> None:
+    errors = errors_of(made.case, made.model, made.subject.runtime, tmp_path / "model")
+    assert max(errors.values()) <= TOLERANCES[made.precision]
+
+
+def test_outputs_point_where_those_of_the_level_do(made: Made, tmp_path: Path) -> None:
+    found = outputs_of(made.case, made.model, made.subject.runtime, tmp_path / "model")
+    for output, expected in made.case.outputs.items():
+        assert cosine(found[output], expected) > 0.99
+
+
+def test_every_precision_takes_and_gives_what_the_network_does(name: str, tmp_path: Path) -> None:
+    for precision in SUBJECTS[name].precisions:
+        made = _made(name, "mixed", precision)
+        assert made.model.inputs == INPUTS
+        assert made.model.outputs == OUTPUTS
+        path = tmp_path / precision
+        path.write_bytes(made.model.model)
+        session = made.subject.runtime.open(path)
+        assert set(session.inputs) == set(INPUTS)
+        assert set(session.outputs) == set(OUTPUTS)
+
+
+def test_a_lower_precision_makes_a_smaller_weight(name: str) -> None:
+    sizes = [
+        max(c.size_bytes for c in _made(name, "resnet", precision).model.constants)
+        for precision in SUBJECTS[name].precisions
+    ]
+    assert sizes == [sizes[0] // share for share in (1, 2, 4)[: len(sizes)]]
+
+
+def test_every_constant_comes_from_stored_tensors(made: Made) -> None:
+    assert unexplained(made.model) == []
+    stored = made.case.level.stored
+    assert check_constants(made.model.constants, made.model.model, stored) == []
+
+
+def test_a_changed_constant_is_found(made: Made) -> None:
+    constant = max(made.model.constants, key=lambda constant: constant.size_bytes)
+    content = bytearray(made.model.model)
+    content[constant.offset] ^= 1
+    stored = made.case.level.stored
+    assert check_constants(made.model.constants, bytes(content), stored) == [constant.name]
+
+
+def test_a_file_names_no_folder_of_this_machine(made: Made) -> None:
+    for folder in {Path(__file__).parents[2], Path(os.__file__).parent, Path.home()}:
+        assert str(folder).encode() not in made.model.model
+    assert b"site-packages" not in made.model.model
+    assert b".py" not in made.model.model
+
+
+def test_the_same_level_gives_the_same_bytes(made: Made, request: pytest.FixtureRequest) -> None:
+    subject, case, precision = request.node.callspec.params["made"]
+    again = _exported(subject, case).convert(spec_of(made.case, precision))
+    assert again.model == made.model.model
+
+
+PROGRAM = """
+import hashlib, json, sys
+from tests.conversions import mixed_case, spec_of
+from tests.converters.test_converters import SUBJECTS
+subject, case = SUBJECTS[sys.argv[1]], mixed_case()
+exported = subject.converter.export(case.level)
+made = [exported.convert(spec_of(case, precision)).model for precision in subject.precisions]
+print(json.dumps([hashlib.sha256(model).hexdigest() for model in made]))
+"""
+
+
+@cache
+def _printed(subject: str) -> list[tuple[str, str]]:
+    """What two processes that hash differently write to stdout and stderr."""
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root), str(root / "converters")])
+    command = [sys.executable, "-c", PROGRAM, subject]
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    return [process.communicate() for process in processes]
+
+
+def test_every_process_gives_the_same_bytes(name: str) -> None:
+    models = [_made(name, "mixed", p).model.model for p in SUBJECTS[name].precisions]
+    expected = [hashlib.sha256(model).hexdigest() for model in models]
+    answers = [json.loads(out.splitlines()[-1]) for out, _ in _printed(name)]
+    assert answers == [expected, expected]
+
+
+def test_nothing_is_printed(name: str) -> None:
+    for out, err in _printed(name):
+        assert len(out.splitlines()) == 1
+        assert err == ""
+
+
+def test_a_batch_is_the_first_axis_of_inputs_and_outputs(name: str) -> None:
+    level = _case("resnet").level
+    made = SUBJECTS[name].converter.export(level, batch=3).convert(BuildSpec())
+    assert [info.shape for info in made.inputs] == [(3, 3, 8, 8)]
+    assert [info.shape for info in made.outputs] == [(3, 10)]
+
+
+def test_what_made_a_file_is_named_with_its_version(made: Made) -> None:
+    converter = made.subject.converter
+    assert made.model.producer.items() >= {p: version(p) for p in converter.packages}.items()
+    assert made.subject.precisions == converter.precisions
+
+
+def test_a_precision_that_it_does_not_have_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}: no precision 'int3'; it has"):
+        _exported(name, "mixed").convert(BuildSpec("int3"))
+
+
+@pytest.mark.parametrize("calibration", [None, {}], ids=["none", "empty"])
+def test_int8_wants_calibration_data(name: str, calibration: dict[str, object] | None) -> None:
+    if "int8" in SUBJECTS[name].precisions:
+        with pytest.raises(UsageError, match=f"{name}: int8 needs calibration data"):
+            _exported(name, "mixed").convert(BuildSpec("int8", calibration))  # type: ignore[arg-type]
+
+
+def test_an_operator_that_it_cannot_express_is_named(name: str) -> None:
+    with pytest.raises(NestedgeError, match=SUBJECTS[name].refusal) as info:
+        SUBJECTS[name].converter.export(unconvertible_level())
+    assert "\n" not in str(info.value)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from nestedge.errors import NestedgeError
+from nestedge_onnx.half import to_half
+from nestedge_onnx.runtime import OnnxRuntime
+from tests.nestedge_onnx.graphs import constants_of, counts_of, model_of, ramp
+
+
+def _sum(weight: list[float]) -> onnx.ModelProto:
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    return model_of([node], {"w": np.array(weight, np.float32)}, [len(weight)])
+
+
+def test_weights_are_rounded_as_a_cast_does_and_saturate() -> None:
+    # The last four are half of the smallest number and less, and a number beyond the largest.
+    model = _sum([0.1, -3.0, 2e-8, 4e-8, -1e-9, 1e6])
+    found = constants_of(to_half(model))["w"]
+    assert found.dtype == np.float16
+    expected = [0.1, -3.0, 0.0, 2.0**-24, -0.0, 65504.0]
+    assert found.tobytes() == np.array(expected, np.float16).tobytes()
+
+
+def test_the_model_itself_stays_as_it_is() -> None:
+    model = _sum([0.1, 0.2])
+    before = model.SerializeToString(deterministic=True)
+    to_half(model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("operator", ["HardSwish", "HardSigmoid"])
+def test_what_onnxruntime_has_in_single_precision_only_stays_there(
+    operator: str, tmp_path: Path
+) -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "w"], ["sum"]),
+        helper.make_node(operator, ["sum"], ["gate"]),
+        helper.make_node("Mul", ["gate", "w"], ["y"]),
+    ]
+    half = to_half(model_of(nodes, {"w": ramp(4)}, [4]))
+    # At the input, on both sides of the operator, and at the output.
+    assert counts_of(half)["Cast"] == 4
+    path = tmp_path / "half.onnx"
+    path.write_bytes(half.SerializeToString())
+    session = OnnxRuntime().open(path)
+    assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"float32"}
+
+
+def test_what_cannot_be_converted_is_told() -> None:
+    model = _sum([0.1, 0.2])
+    model.graph.initializer.append(model.graph.initializer[0])
+    with pytest.raises(NestedgeError, match="onnxruntime cannot make fp16: "):
+        to_half(model)

@@ -1,0 +1,84 @@
+"""The converter plug-in "tensorrt": portable ONNX, and how a device builds an engine from it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import onnx
+
+from nestedge.convert import BuildSpec, Converted, LevelProgram, check_spec
+from nestedge.documents import json_bytes
+from nestedge_onnx.converter import OnnxConverter, converted
+from nestedge_onnx.exporter import export_model
+from nestedge_onnx.quantization import FOR_TENSORRT, quantize
+from nestedge_tensorrt.engine import ENGINE_FILE, EngineSpec
+from nestedge_tensorrt.lowering import OPSET, lowered
+from nestedge_tensorrt.parser import first_version
+
+
+class TensorrtConverter:
+    """The converter plug-in "tensorrt".
+
+    Nothing of TensorRT runs here. onnxruntime checks the ONNX file; the engine is the device's.
+    """
+
+    name = "tensorrt"
+    runtime = "tensorrt"
+    checked_by = "onnx"
+    suffix = ".onnx"
+    precisions = ("fp32", "fp16", "int8")
+    packages = OnnxConverter.packages
+
+    def export(self, level: LevelProgram, *, batch: int = 1) -> TensorrtExported:
+        """The level as an ONNX graph of a fixed batch size that TensorRT parses.
+
+        Raises:
+            NestedgeError: torch.onnx or TensorRT has no operator that the network needs.
+        """
+        model = lowered(export_model(level, batch=batch))
+        return TensorrtExported(self, level, model, batch=batch)
+
+
+class TensorrtExported:
+    """A level as an ONNX graph, from which the files of all precisions are made."""
+
+    def __init__(
+        self,
+        converter: TensorrtConverter,
+        level: LevelProgram,
+        model: onnx.ModelProto,
+        *,
+        batch: int,
+    ) -> None:
+        self._converter = converter
+        self._level = level
+        self._model = model
+        self._batch = batch
+
+    def convert(self, spec: BuildSpec) -> Converted:
+        """The level as an ONNX file, and engine.json beside it.
+
+        fp16 has the file of fp32: TensorRT itself rounds to half precision, layer by layer.
+
+        Raises:
+            UsageError: the precision is not one it has, or int8 lacks calibration data.
+            NestedgeError: the network cannot be quantised, or TensorRT does not parse it.
+        """
+        check_spec(self._converter, spec)
+        model, cases = self._model, None
+        if spec.precision == "int8" and spec.calibration:
+            model = quantize(model, spec.calibration, FOR_TENSORRT)
+            cases = min(len(array) for array in spec.calibration.values())
+        found = converted(model, self._level, self._converter.packages)
+        engine = EngineSpec(
+            precision=spec.precision,
+            model_sha256=hashlib.sha256(found.model).hexdigest(),
+            opset=OPSET,
+            minimum_tensorrt=first_version(model, (*found.inputs, *found.outputs)),
+            batch=self._batch,
+            inputs=found.inputs,
+            outputs=found.outputs,
+            calibration_cases=cases,
+        )
+        return replace(found, files={ENGINE_FILE: json_bytes(engine.to_json())})

@@ -1,0 +1,69 @@
+"""What the ONNX parser of TensorRT takes, and from which version on.
+
+The operators are those that onnx-tensorrt's docs/operators.md lists as supported in its branches
+8.5-GA to 10.1-GA (Apache-2.0, github.com/onnx/onnx-tensorrt). That an operator is listed does not
+mean that each of its attributes is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from nestedge.errors import NestedgeError
+from nestedge.plugins import TensorInfo
+from nestedge_tensorrt.engine import DTYPES, VERSIONS
+
+_NAMES = """
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil
+Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace
+DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor GRU Gather
+GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual
+GridSample HardSigmoid HardSwish Identity If InstanceNormalization IsNaN LRN LSTM LeakyRelu Less
+LessOrEqual Log LogSoftmax Loop LpNormalization LpPool MatMul Max MaxPool Mean
+MeanVarianceNormalization Min Mod Mul Neg NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow
+QuantizeLinear RNN RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal
+ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign Round Scan ScatterElements ScatterND
+Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt
+Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
+"""
+
+OPERATORS = frozenset(_NAMES.split())
+"""The operators that TensorRT 8.5 and everything later parses."""
+
+LATER = {"LayerNormalization": "8.6", "IsInf": "8.6", "CastLike": "9.2", "Hardmax": "9.2"}
+"""The operators of opset 17 that came later, each with the first version that parses it."""
+
+
+def first_version(model: onnx.ModelProto, tensors: Iterable[TensorInfo]) -> str:
+    """The first TensorRT that parses a model, as in "8.6".
+
+    Args:
+        model: of opset 17.
+        tensors: its inputs and outputs.
+
+    Raises:
+        NestedgeError: none does; the message names the operator or the tensor.
+    """
+    versions = {VERSIONS[0]}
+    for node in model.graph.node:
+        if node.op_type in LATER:
+            versions.add(LATER[node.op_type])
+        elif node.op_type not in OPERATORS:
+            raise unparsable(node, "it has no such operator")
+    for info in tensors:
+        if info.dtype not in DTYPES:
+            raise NestedgeError(
+                f"TensorRT takes and gives {', '.join(DTYPES)}; {info.name!r} is {info.dtype}"
+            )
+        if info.dtype == "int64":
+            # Older parsers make int32 of it: another engine than engine.json describes.
+            versions.add("10.0")
+    return max(versions, key=VERSIONS.index)
+
+
+def unparsable(node: onnx.NodeProto, reason: str) -> NestedgeError:
+    """The error that says which operator TensorRT's parser does not take, and why."""
+    return NestedgeError(f"TensorRT cannot parse {node.op_type} ({node.name!r}): {reason}")

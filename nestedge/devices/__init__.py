@@ -1,0 +1,1 @@
+"""Device profiles: what is known about a device, with the source of every figure."""

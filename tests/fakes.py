@@ -76,6 +76,10 @@ DESCRIPTION = Description(
     parameters=15,
     macs=12,
     producer={"nestedge": "0.1.0"},
+    checked_by="fake",
+    peak_memory_bytes=92,
+    calibration=None,
+    key="0" * 64,
 )
 
 

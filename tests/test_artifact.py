@@ -42,7 +42,7 @@ def test_the_document_is_sorted_and_ends_in_a_newline(tmp_path: Path) -> None:
     text = (fake_artifact(tmp_path).folder / "artifact.json").read_text()
     document = json.loads(text)
     assert text == json.dumps(document, sort_keys=True, indent=1) + "\n"
-    assert document["format"] == 1
+    assert document["format"] == 2
 
 
 def _edit(artifact: Artifact, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -55,7 +55,7 @@ def _edit(artifact: Artifact, edit: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: d.update(format=2), r"artifact\.json: format: expected 1: another version"),
+        (lambda d: d.update(format=1), r"artifact\.json: format: expected 2: another version"),
         (lambda d: d.pop("format"), r"artifact\.json: format: missing"),
         (lambda d: d.pop("macs"), r"artifact\.json: macs: missing"),
         (lambda d: d.update(extra=1), r"artifact\.json: extra: unknown"),

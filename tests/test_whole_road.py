@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from torch import nn
 
 import nestedge
-from nestedge.build import build
 from nestedge.cli import main
 from nestedge.nested import NestedModel
 from nestedge.training import joint_objective, train
+from tests.builds import build_here
 
 
 class TwoEyes(nn.Module):
@@ -65,7 +65,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> tuple[NestedModel, Path]:
         optimizer=torch.optim.SGD(nested.parameters(), lr=0.1),
     )
     nested.save(folder / "two.nest")
-    build(nestedge.load(folder / "two.nest"), folder / "dist")
+    build_here(nestedge.load(folder / "two.nest"), folder / "dist", targets=("onnx", "tflite"))
     return nested.eval(), folder
 
 
@@ -73,7 +73,7 @@ def test_every_artifact_is_its_level(road: tuple[NestedModel, Path]) -> None:
     _, folder = road
     result = CliRunner().invoke(main, ["verify", str(folder / "dist"), "--json"])
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
+    found = json.loads(result.stdout)["verifications"]
     assert [cell["cell"] for cell in found] == [
         f"{level}/{runtime}-fp32" for level in ("full", "small") for runtime in ("onnx", "tflite")
     ]

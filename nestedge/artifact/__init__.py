@@ -10,6 +10,7 @@ from nestedge.artifact.description import (
     DESCRIPTION_FILE,
     REFERENCE_FILE,
     Artifact,
+    CalibrationRecord,
     Description,
     FileRecord,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "DESCRIPTION_FILE",
     "REFERENCE_FILE",
     "Artifact",
+    "CalibrationRecord",
     "Description",
     "FileRecord",
     "Reference",

@@ -6,20 +6,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from nestedge.documents import Value
 from nestedge.errors import FormatError, UsageError
+from nestedge.images import as_batch
 from nestedge.plugins import Array, TensorInfo, check_inputs
 from nestedge.preprocessing import Preprocessing
 
 DESCRIPTION_FILE = "artifact.json"
 REFERENCE_FILE = "reference.safetensors"
-FORMAT = 1
+FORMAT = 2
 _FIELDS = (
     *("format", "level", "runtime", "precision", "files", "model", "inputs", "outputs"),
     *("preprocessing", "labels", "tolerance", "parameters", "macs", "producer"),
+    *("checked_by", "peak_memory_bytes", "calibration", "key"),
 )
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """Which calibration data the ranges of an artifact were taken from.
+
+    Attributes:
+        sha256: of the data.
+        cases: how many inputs there were.
+    """
+
+    sha256: str
+    cases: int
+
+    def to_json(self) -> dict[str, object]:
+        """The JSON object that `from_json` reads."""
+        return {"sha256": self.sha256, "cases": self.cases}
+
+    @classmethod
+    def from_json(cls, value: Value) -> CalibrationRecord:
+        """The record in a JSON object.
+
+        Raises:
+            FormatError: a field is missing, unknown or wrong.
+        """
+        sha256, cases = value.fields("sha256", "cases")
+        return cls(sha256.sha256(), cases.integer(minimum=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +66,12 @@ class Description:
         parameters: number of weights and biases of the level.
         macs: multiply-accumulate operations of one run.
         producer: versions of what made it, by package.
+        checked_by: name of the runtime plug-in that opens the model; another than `runtime` where
+            that compiles it on the device and nowhere else.
+        peak_memory_bytes: weights, and the most bytes of activations that are alive at once in its
+            precision; a runtime needs its own memory on top.
+        calibration: which data its ranges were taken from; None where it has none.
+        key: hash of all that it was made from.
     """
 
     level: str
@@ -53,6 +86,15 @@ class Description:
     parameters: int
     macs: int
     producer: Mapping[str, str]
+    checked_by: str
+    peak_memory_bytes: int
+    calibration: CalibrationRecord | None
+    key: str
+
+    @property
+    def is_engine_unbuilt(self) -> bool:
+        """Whether the device still has to compile the model, so that nobody has run that."""
+        return self.checked_by != self.runtime
 
     @property
     def cell(self) -> str:
@@ -105,14 +147,10 @@ class Artifact(Description):
         if len(self.inputs) != 1:
             names = [info.name for info in self.inputs]
             raise UsageError(f"{self.cell}: has inputs {names}; give a .npz with these names")
-        info, steps = self.inputs[0], self.preprocessing
-        if steps is not None and array.dtype == np.uint8 != np.dtype(info.dtype):
-            pixels = array.astype(np.uint8, copy=False)
-            image = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
-            return {info.name: steps.apply(image, size=steps.size(info.shape))}
-        with_batch = array[np.newaxis] if info.shape == (1, *array.shape) else array
-        check_inputs(self.inputs, {info.name: with_batch})
-        return {info.name: with_batch}
+        (info,) = self.inputs
+        batch = as_batch(array, info, self.preprocessing)
+        check_inputs(self.inputs, {info.name: batch})
+        return {info.name: batch}
 
 
 def description_json(
@@ -120,6 +158,7 @@ def description_json(
 ) -> dict[str, object]:
     """The document that `parse_artifact` reads."""
     preprocessing, labels = description.preprocessing, description.labels
+    calibration = description.calibration
     return {
         "format": FORMAT,
         "level": description.level,
@@ -138,6 +177,10 @@ def description_json(
         "parameters": description.parameters,
         "macs": description.macs,
         "producer": dict(description.producer),
+        "checked_by": description.checked_by,
+        "peak_memory_bytes": description.peak_memory_bytes,
+        "calibration": None if calibration is None else calibration.to_json(),
+        "key": description.key,
     }
 
 
@@ -156,6 +199,7 @@ def parse_artifact(document: Value, folder: Path) -> Artifact:
         raise members["format"].error(f"{FORMAT}: another version of nestedge wrote this")
     field = dict(zip(_FIELDS, document.fields(*_FIELDS), strict=True))
     preprocessing, labels = field["preprocessing"].optional(), field["labels"].optional()
+    calibration = field["calibration"].optional()
     artifact = Artifact(
         level=field["level"].name(),
         runtime=field["runtime"].name(),
@@ -169,6 +213,10 @@ def parse_artifact(document: Value, folder: Path) -> Artifact:
         parameters=field["parameters"].integer(minimum=0),
         macs=field["macs"].integer(minimum=0),
         producer={name: value.string() for name, value in field["producer"].members().items()},
+        checked_by=field["checked_by"].name(),
+        peak_memory_bytes=field["peak_memory_bytes"].integer(minimum=0),
+        calibration=None if calibration is None else CalibrationRecord.from_json(calibration),
+        key=field["key"].sha256(),
         files={name: _file(name, value) for name, value in field["files"].members().items()},
         folder=folder,
     )

@@ -120,7 +120,7 @@ def check_integrity(artifact: Artifact) -> None:
         if found != record.sha256:
             raise IntegrityError(
                 f"{artifact.cell}: {name}: expected sha256 {record.sha256}, found {found}; "
-                "build it again"
+                "build or fetch it again"
             )
 
 

@@ -1,16 +1,20 @@
-"""`nestedge build`: every level for every runtime."""
+"""`nestedge build`: the matrix of levels, devices and precisions."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from nestedge.artifact import Artifact
-from nestedge.build import build
-from nestedge.cli.text import json_option, print_json, progress, table
-from nestedge.nestfile import load
-from nestedge.plugins import converters
+from nestedge.artifact import read_artifact
+from nestedge.building import Built, Request, build
+from nestedge.cli.text import calibration_option, json_option, print_json, progress, table
+from nestedge.devices.library import load_profile
+from nestedge.errors import NestedgeError
+from nestedge.matrix import Cell
+
+_ROUTES = {"litert-torch": "tflite", "onnx2tf": "tflite-onnx2tf"}
 
 
 @click.command()
@@ -23,34 +27,102 @@ from nestedge.plugins import converters
     show_default=True,
     help="Folder of artifacts.",
 )
-@click.option("-t", "--target", "targets", multiple=True, help="Runtime; all when not given.")
+@click.option(
+    "-d",
+    "--device",
+    "devices",
+    multiple=True,
+    default=("local",),
+    show_default=True,
+    help="Device profile: an id of 'nestedge devices list', or a .toml.",
+)
+@click.option("-t", "--target", "runtimes", multiple=True, help="Runtime; all of the devices'.")
 @click.option("-l", "--level", "levels", multiple=True, help="Level; all when not given.")
+@click.option("-p", "--precision", "precisions", multiple=True, help="fp32, fp16, int8; all.")
+@calibration_option
+@click.option(
+    "--tflite-route",
+    type=click.Choice(tuple(_ROUTES)),
+    default="litert-torch",
+    show_default=True,
+    help="What makes TFLite files.",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=min(4, os.cpu_count() or 1),
+    show_default=True,
+    help="Processes that convert; each takes about 1 GB.",
+)
 @json_option
 def command(
-    model: Path, output: Path, targets: tuple[str, ...], levels: tuple[str, ...], as_json: bool
+    model: Path,
+    output: Path,
+    devices: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    levels: tuple[str, ...],
+    precisions: tuple[str, ...],
+    calibration: Path | None,
+    tflite_route: str,
+    jobs: int,
+    as_json: bool,
 ) -> None:
-    """Write an artifact of every level of MODEL.nest for every runtime."""
-    nested = load(model)
-    wanted_targets, wanted_levels = targets or converters(), levels or nested.levels
-    for level in wanted_levels:
-        nested.nesting.choice(level)
-    cells = len(wanted_targets) * len(wanted_levels)
-    with progress("building", cells, hidden=as_json) as advance:
+    """Write every level of MODEL.nest for every runtime and precision of some devices.
+
+    What is there and up to date stays, so that a build that was interrupted goes on where it was.
+    """
+    request = Request(
+        [load_profile(device) for device in devices],
+        levels=levels,
+        runtimes=runtimes,
+        precisions=precisions,
+        calibration=calibration,
+        routes={"tflite": _ROUTES[tflite_route]},
+    )
+    with progress("building", hidden=as_json) as advance:
         built = build(
-            nested,
+            model,
             output,
-            targets=wanted_targets,
-            levels=wanted_levels,
-            after_each=lambda _: advance(),
+            request,
+            processes=jobs,
+            after_each=lambda _, count: advance(count),
         )
+    rows = [_row(cell, built, output) for cell in built.asked.values()]
     if as_json:
-        print_json(
-            [{"cell": a.cell, "folder": str(a.folder), "bytes": a.size_bytes} for a in built]
-        )
+        print_json(rows)
     else:
-        click.echo(_text(built))
+        click.echo(_text(rows, output))
+    failed = [cell for cell in built.asked.values() if cell.state == "failed"]
+    if failed:
+        reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in failed)
+        raise NestedgeError(f"{len(failed)} of {len(rows)} failed: {reasons}")
 
 
-def _text(built: list[Artifact]) -> str:
-    rows = [(a.cell, f"{a.size_bytes:,}", f"{a.parameters:,}", str(a.model_path)) for a in built]
-    return table(("cell", "bytes", "parameters", "file"), rows)
+def _row(cell: Cell, built: Built, folder: Path) -> dict[str, object]:
+    made = "made" if cell.name in built.made else "up to date"
+    row: dict[str, object] = {"cell": cell.name, "state": cell.state, "reason": cell.reason}
+    if cell.state == "built":
+        artifact = read_artifact(folder / cell.name)
+        return {**row, "state": made, "bytes": artifact.size_bytes, "file": str(artifact.model)}
+    return {**row, "log": str(folder / cell.log) if cell.log else ""}
+
+
+def _text(rows: list[dict[str, object]], folder: Path) -> str:
+    lines = [
+        (
+            str(row["cell"]),
+            str(row["state"]),
+            f"{row['bytes']:,}" if "bytes" in row else "-",
+            str(row["reason"] or row["file"]),
+        )
+        for row in rows
+    ]
+    logs = sorted({str(row["log"]) for row in rows if row.get("log")})
+    return "\n".join(
+        [
+            table(("cell", "state", "bytes", "file, or why there is none"), lines),
+            *(f"log: {log}" for log in logs),
+            f"in {folder}",
+        ]
+    )

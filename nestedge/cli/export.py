@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from nestedge.build import convert_level, exported_bytes
-from nestedge.cli.text import json_option, print_json
+from nestedge.building.cells import find_calibration
+from nestedge.building.plain import convert_level, exported_bytes
+from nestedge.cli.text import calibration_option, json_option, print_json
 from nestedge.convert import BuildSpec
 from nestedge.documents import write_whole
 from nestedge.errors import UsageError
 from nestedge.nestfile import load
-from nestedge.plugins import converters
+from nestedge.plugins import converters, runtimes
 
 PT2 = ".pt2"
 """torch.export's own format, with a dynamic batch."""
@@ -35,20 +36,40 @@ PT2 = ".pt2"
     show_default=True,
     help="Batch size; .pt2 has any.",
 )
+@click.option("-p", "--precision", default="fp32", show_default=True, help="fp32, fp16 or int8.")
+@calibration_option
 @json_option
-def command(model: Path, level: str, output: Path, batch: int, as_json: bool) -> None:
+def command(
+    model: Path,
+    level: str,
+    output: Path,
+    batch: int,
+    precision: str,
+    calibration: Path | None,
+    as_json: bool,
+) -> None:
     """Write LEVEL of MODEL.nest as one plain file, as in `-o small.onnx`."""
     target = _target(output)
+    _check_options(target, batch=batch, precision=precision)
     nested = load(model)
     if target == PT2:
         content = exported_bytes(nested, level)
     else:
-        content = convert_level(nested, level, target, spec=BuildSpec(batch=batch))
+        data = find_calibration(nested, calibration) if precision == "int8" else None
+        spec = BuildSpec(precision, None if data is None else data.inputs)
+        content = convert_level(nested, level, target, spec=spec, batch=batch)
     write_whole(output, content)
     if as_json:
         print_json({"level": level, "format": target, "file": str(output), "bytes": len(content)})
     else:
         click.echo(f"{output}: level {level!r}, {len(content):,} bytes")
+
+
+def _check_options(target: str, *, batch: int, precision: str) -> None:
+    if target == PT2 and precision != "fp32":
+        raise UsageError(f"{PT2} has fp32 only; give no --precision")
+    if precision == "int8" and batch != 1:
+        raise UsageError("calibration data has a batch of 1: give no --batch for int8")
 
 
 def _target(output: Path) -> str:
@@ -59,7 +80,8 @@ def _target(output: Path) -> str:
     """
     if output.suffix == PT2:
         return PT2
-    endings = {f".{name}": name for name in converters()}
+    # A format that is compiled on the device has no plain file that a runtime opens.
+    endings = {f".{name}": name for name in converters() if name in runtimes()}
     if output.suffix not in endings:
         raise UsageError(f"{output}: expected an ending of {sorted([PT2, *endings])}")
     return endings[output.suffix]

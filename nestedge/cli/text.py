@@ -31,6 +31,15 @@ def threads_option(command: Command) -> Command:
     )(command)
 
 
+def calibration_option(command: Command) -> Command:
+    """Gives a verb the option --calibration."""
+    return click.option(
+        "--calibration",
+        type=click.Path(path_type=Path),
+        help="Folder of images, .npy or .npz that int8 takes its ranges from; else those in MODEL.",
+    )(command)
+
+
 def folder_argument(command: Command) -> Command:
     """Gives a verb the argument FOLDER: of a build, of a level, or of one artifact."""
     return click.argument("folder", type=click.Path(path_type=Path))(command)
@@ -67,13 +76,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 @contextmanager
-def progress(label: str, length: int, *, hidden: bool) -> Iterator[Callable[[], None]]:
-    """A bar with the time left on stderr, where that is a terminal; what is given advances it."""
+def progress(label: str, length: int = 1, *, hidden: bool) -> Iterator[Callable[..., None]]:
+    """A bar with the time left on stderr, where that is a terminal.
+
+    What is given advances it by one step, and takes the number of steps where that is known only
+    once the work has begun.
+    """
     if hidden or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda _=length: None
         return
     with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-        yield lambda: bar.update(1)
+
+        def advance(steps: int = length) -> None:
+            bar.length = steps
+            bar.update(1)
+
+        yield advance
 
 
 def _is_number(cell: str) -> bool:

@@ -122,19 +122,68 @@ def test_a_wrong_export_is_one_line_and_exit_2(
     assert re.search(message, result.stderr), result.stderr
 
 
-def test_build_writes_the_levels_and_runtimes_asked_for(path: Path, tmp_path: Path) -> None:
+def test_build_writes_what_is_asked_for_and_then_nothing(path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "dist"
-    result = run("build", str(path), "-o", str(folder), "-t", "onnx", "-l", "small", "-l", "sparse")
+    asked = ("-t", "onnx", "-l", "small", "-l", "sparse", "-p", "fp32", "-j", "1")
+    result = run("build", str(path), "-o", str(folder), *asked)
     assert result.exit_code == 0, result.output
     assert [a.cell for a in find_artifacts(folder)] == ["small/onnx-fp32", "sparse/onnx-fp32"]
     assert "small/onnx-fp32" in result.stdout
     verified = run("verify", str(folder))
     assert verified.exit_code == 0, verified.output
+    again = run("build", str(path), "-o", str(folder), *asked, "--json")
+    assert {row["cell"]: row["state"] for row in json.loads(again.stdout)} == {
+        "small/onnx-fp32": "up to date",
+        "sparse/onnx-fp32": "up to date",
+    }
 
 
-def test_build_of_an_unknown_level_writes_nothing(path: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "dist"
-    result = run("build", str(path), "-o", str(folder), "-l", "smal", "--json")
+def test_build_lists_int8_without_calibration_data_as_skipped(path: Path, tmp_path: Path) -> None:
+    asked = ("build", str(path), "-o", str(tmp_path / "dist"), "-t", "onnx", "-l", "small")
+    result = run(*asked)
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("small/onnx-int8")]
+    assert "skipped" in line
+    assert "give --calibration DIR" in line
+    result = run(*asked, "-p", "int8")
     assert result.exit_code == 2
-    assert "did you mean 'small'" in result.stderr
-    assert not folder.exists()
+    assert result.stderr.startswith("error: small/onnx-int8: int8 needs calibration data: give ")
+
+
+def test_build_takes_int8_ranges_from_a_folder(path: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        image = rng.standard_normal((3, 8, 8)).astype(np.float32)
+        np.save(data / f"{index}.npy", image)
+    folder = tmp_path / "dist"
+    asked = ("build", str(path), "-o", str(folder), "-t", "onnx", "-l", "small", "-p", "int8")
+    result = run(*asked, "--calibration", str(data))
+    assert result.exit_code == 0, result.output
+    assert run("verify", str(folder)).exit_code == 0
+    np.save(data / "5.npy", np.zeros((3, 8, 9), np.float32))
+    result = run(*asked, "--calibration", str(data))
+    assert result.exit_code == 2
+    assert re.match(r"error: .*5\.npy: .*expected shape \(1, 3, 8, 8\)", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-l", "smal"), "no level 'smal'; known are ['small', "),
+        (("-d", "pixel-9"), "did you mean 'pixel-8'?"),
+        (("-p", "int4"), "no precision 'int4' on ['local']; "),
+        (("--calibration", "nowhere"), "nowhere: no such folder"),
+    ],
+    ids=["level", "device", "precision", "calibration"],
+)
+def test_build_of_what_does_not_exist_writes_no_artifact(
+    arguments: tuple[str, str], message: str, path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "dist"
+    result = run("build", str(path), "-o", str(folder), *arguments, "--json")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert not list(folder.glob("*/*"))

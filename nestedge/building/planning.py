@@ -1,0 +1,125 @@
+"""What a build has to do: which cells are there and up to date, which are missing, which cannot be.
+
+Everything is decided from hashes, so that a build with nothing to do never imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nestedge import __version__
+from nestedge.artifact import Artifact
+from nestedge.building.keys import cell_key, found_artifact
+from nestedge.building.pool import Pool
+from nestedge.building.wanted import Request
+from nestedge.calibration import calibration_sha256
+from nestedge.documents import Value
+from nestedge.errors import UsageError
+from nestedge.matrix import Cell, Matrix, Source, source_from_json
+
+NO_CALIBRATION = (
+    "int8 needs calibration data: give --calibration DIR, or nest with calibration inputs"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build has to do.
+
+    Attributes:
+        cells: every cell asked for, built or skipped, by name.
+        missing: keys of those that have to be made, by name.
+    """
+
+    cells: Mapping[str, Cell]
+    missing: Mapping[str, str]
+
+
+def find_source(model: Path, request: Request, before: Matrix | None, pool: Pool) -> Source:
+    """What the network and the converters are: as recorded, or else as a worker finds them.
+
+    Raises:
+        UsageError: there is no such file.
+        FormatError: it is not a .nest.
+        MissingDependencyError: the framework of a converter is not installed.
+    """
+    if not model.is_file():
+        raise UsageError(f"{model}: no such file")
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    asked = [request.converter(runtime) for runtime in request.targets()]
+    recorded = before is not None and before.nestedge == __version__
+    known = before.source if before and recorded and before.source.sha256 == sha256 else None
+    if known and all(_is_current(known, converter) for converter in asked):
+        return replace(known, model=model.name)
+    described: dict[str, Any] = {"model": model.name, "sha256": sha256}
+    with pool.worker() as worker:
+        for answer in worker.ask({"do": "describe", "model": str(model), "converters": asked}):
+            described |= answer
+    source = source_from_json(Value(described, "the worker's answer"))
+    others = known.converters if known else {}
+    return replace(source, converters={**others, **source.converters})
+
+
+def make_plan(folder: Path, request: Request, source: Source) -> Plan:
+    """What is missing in a build folder.
+
+    Raises:
+        UsageError: a level, runtime or precision does not exist, or one that was asked for by name
+            cannot be made.
+    """
+    given = source.calibration.sha256 if source.calibration else None
+    if request.calibration is not None:
+        given = calibration_sha256(request.calibration)
+    cells: dict[str, Cell] = {}
+    missing: dict[str, str] = {}
+    for cell in request.cells(source.levels):
+        converter = request.converter(cell.runtime)
+        artifact = found_artifact(folder, cell)
+        key = _key(cell, source, converter, calibration=_calibration_of(cell, given, artifact))
+        reason = ""
+        if cell.precision not in source.converters[converter].precisions:
+            reason = f"converter {converter!r} does not have {cell.precision}"
+        elif artifact is None or artifact.key != key:
+            if cell.precision == "int8" and given is None:
+                reason = NO_CALIBRATION
+            else:
+                missing[cell.name] = key
+        if reason and cell.precision in request.precisions:
+            raise UsageError(f"{cell.name}: {reason}")
+        cells[cell.name] = replace(cell, state="skipped", reason=reason) if reason else cell
+    return Plan(cells, missing)
+
+
+def _is_current(source: Source, converter: str) -> bool:
+    """Whether the packages of a converter are still those that are recorded."""
+    record = source.converters.get(converter)
+    try:
+        return record is not None and all(
+            version(package) == recorded for package, recorded in record.packages.items()
+        )
+    except PackageNotFoundError:
+        return False
+
+
+def _key(cell: Cell, source: Source, converter: str, *, calibration: str | None) -> str:
+    return cell_key(
+        cell,
+        level_sha256=source.levels[cell.level],
+        converter=converter,
+        packages=source.converters[converter].packages,
+        calibration_sha256=calibration,
+    )
+
+
+def _calibration_of(cell: Cell, given: str | None, artifact: Artifact | None) -> str | None:
+    """The calibration data of a cell: what is given now, or what its artifact was made with."""
+    if cell.precision != "int8":
+        return None
+    if given is None and artifact is not None and artifact.calibration is not None:
+        return artifact.calibration.sha256
+    return given

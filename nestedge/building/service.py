@@ -1,0 +1,176 @@
+"""What a worker does: describe a network, and make cells of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from nestedge.artifact import write_artifact
+from nestedge.building.cells import (
+    Draft,
+    Level,
+    draft_artifact,
+    find_calibration,
+    level_hashes,
+    prepare_level,
+)
+from nestedge.calibration import Calibration
+from nestedge.convert import Converter, Exported
+from nestedge.errors import NestedgeError
+from nestedge.model import NestedModel
+from nestedge.nestfile import load
+from nestedge.plugins import load_converter
+
+Answer = dict[str, Any]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a converter did not do its part."""
+
+    reason: str
+
+
+class Service:
+    """Answers the requests of one build, keeping what it has loaded between them."""
+
+    def __init__(self) -> None:
+        # Sums in one order, whatever the number of cores and of workers.
+        torch.set_num_threads(1)
+        self._nested: dict[str, NestedModel] = {}
+        self._levels: dict[str, Level] = {}
+        self._calibrations: dict[str | None, Calibration | None] = {}
+
+    def serve(self, request: Answer) -> Iterator[Answer]:
+        """The answers to one request.
+
+        Raises:
+            NestedgeError: what is asked for does not exist.
+            OSError: the disk is full, or the folder cannot be written to.
+        """
+        return self._describe(request) if request["do"] == "describe" else self._make(request)
+
+    def _describe(self, request: Answer) -> Iterator[Answer]:
+        nested = self._network(request["model"])
+        stored = nested.calibration
+        record = None if stored is None else {"sha256": stored.sha256, "cases": stored.cases}
+        yield {
+            "levels": [{"name": name, "sha256": sha} for name, sha in level_hashes(nested).items()],
+            "calibration": record,
+            "converters": {name: _described(name) for name in request["converters"]},
+        }
+
+    def _make(self, request: Answer) -> Iterator[Answer]:
+        """Cells of one level and one converter; the level is traced once."""
+        nested = self._network(request["model"])
+        converter, folder = load_converter(request["converter"]), Path(request["folder"])
+        calibration = self._calibration(nested, request["calibration"])
+        level = self._level(nested, request["level"])
+        log = folder / request["log"]
+        with _logged(log):
+            exported = attempt(partial(converter.export, level.program))
+        for item in request["cells"]:
+            yield {"begun": item["cell"]}
+            if isinstance(exported, Failure):
+                yield {"failed": item["cell"], "reason": exported.reason}
+                continue
+            with _logged(log):
+                made = attempt(partial(draft, item, level, exported, converter, calibration))
+            if isinstance(made, Failure):
+                yield {"failed": item["cell"], "reason": made.reason}
+            else:
+                write_artifact(folder / item["cell"], made.description, files=made.files)
+                yield {"made": item["cell"]}
+
+    def _level(self, nested: NestedModel, name: str) -> Level:
+        if name not in self._levels:
+            # One at a time: the levels of a large network would not fit into memory together.
+            self._levels = {name: prepare_level(nested, name)}
+        return self._levels[name]
+
+    def _network(self, path: str) -> NestedModel:
+        if path not in self._nested:
+            self._nested = {path: load(path)}
+        return self._nested[path]
+
+    def _calibration(self, nested: NestedModel, folder: str | None) -> Calibration | None:
+        if folder not in self._calibrations:
+            given = None if folder is None else Path(folder)
+            self._calibrations = {folder: find_calibration(nested, given)}
+        return self._calibrations[folder]
+
+
+def _described(name: str) -> Answer:
+    converter = load_converter(name)
+    packages = {package: version(package) for package in converter.packages}
+    # One that runs a program from outside says which version that has.
+    told: Callable[[], str] | None = getattr(converter, "version", None)
+    if told is not None:
+        packages[name] = told()
+    return {"precisions": list(converter.precisions), "packages": packages}
+
+
+def draft(
+    item: Answer,
+    level: Level,
+    exported: Exported,
+    converter: Converter,
+    calibration: Calibration | None,
+) -> Draft:
+    """The artifact of a cell."""
+    return draft_artifact(
+        level,
+        exported,
+        converter,
+        precision=item["precision"],
+        calibration=calibration if item["precision"] == "int8" else None,
+        key=item["key"],
+    )
+
+
+def attempt(action: Callable[[], Result]) -> Result | Failure:
+    """What an action gives, or why it does not: whatever a framework raises fails one cell.
+
+    Raises:
+        OSError: the disk is full, so that the next cell would fail as well.
+    """
+    try:
+        return action()
+    except NestedgeError as error:
+        traceback.print_exc()
+        return Failure(str(error))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        traceback.print_exc()
+        return Failure(f"{type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Sends what Python and C++ write to stdout and stderr to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = os.dup(1), os.dup(2)
+    with path.open("ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for saved, descriptor in zip(kept, (1, 2), strict=True):
+                os.dup2(saved, descriptor)
+                os.close(saved)

@@ -1,0 +1,86 @@
+"""Which cells a build is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nestedge.devices.profile import DeviceProfile
+from nestedge.errors import UsageError, did_you_mean
+from nestedge.matrix import Cell
+from nestedge.plugins import converters
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a build.
+
+    Attributes:
+        devices: for which cells are made: all that their profiles have, but for what follows.
+        levels: only these; all when empty.
+        runtimes: only these; all when empty.
+        precisions: only these, and then each of them must be made; all when empty.
+        calibration: a folder of representative inputs, in place of those in the .nest.
+        routes: the converter to use for a runtime, where it is not the one of the same name.
+    """
+
+    devices: Sequence[DeviceProfile]
+    levels: Sequence[str] = ()
+    runtimes: Sequence[str] = ()
+    precisions: Sequence[str] = ()
+    calibration: Path | None = None
+    routes: Mapping[str, str] = field(default_factory=dict)
+
+    def converter(self, runtime: str) -> str:
+        """The converter that makes the artifacts of a runtime."""
+        return self.routes.get(runtime, runtime)
+
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        """The precisions asked for, by runtime, in the order in which devices have them.
+
+        Raises:
+            UsageError: no device has a runtime or precision that was asked for by name, or one has
+                a runtime that no converter here writes for.
+        """
+        offered: dict[str, list[str]] = {}
+        for device in self.devices:
+            for target in device.targets:
+                offered.setdefault(target.runtime, []).extend(target.precisions)
+        ids = [device.id for device in self.devices]
+        every = {precision for precisions in offered.values() for precision in precisions}
+        _check_known("runtime", self.runtimes, offered, where=f" on {ids}")
+        _check_known("precision", self.precisions, every, where=f" on {ids}")
+        wanted = {
+            runtime: tuple(dict.fromkeys(_only(offered[runtime], self.precisions)))
+            for runtime in _only(offered, self.runtimes)
+        }
+        routes = [self.converter(runtime) for runtime in wanted]
+        _check_known("converter", routes, converters(), where="")
+        return wanted
+
+    def cells(self, levels: Collection[str]) -> list[Cell]:
+        """Every cell asked for, of a network with some levels.
+
+        Raises:
+            UsageError: as for `targets`, or a level asked for by name does not exist.
+        """
+        _check_known("level", self.levels, levels, where="")
+        return [
+            Cell(level, runtime, precision)
+            for level in _only(levels, self.levels)
+            for runtime, precisions in self.targets().items()
+            for precision in precisions
+        ]
+
+
+def _only(names: Collection[str], wanted: Collection[str]) -> list[str]:
+    return [name for name in names if not wanted or name in wanted]
+
+
+def _check_known(noun: str, asked: Collection[str], known: Collection[str], *, where: str) -> None:
+    for name in asked:
+        if name not in known:
+            raise UsageError(
+                f"no {noun} {name!r}{where}; known are {list(known)}{did_you_mean(name, known)}"
+            )

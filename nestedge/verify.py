@@ -1,29 +1,40 @@
 """Is an artifact still its level? numpy and one runtime, so that it runs on a device too.
 
-Every artifact carries inputs and what the level, run by torch, gave for them. Its own runtime runs
-them again here, and the outputs are compared.
+Every artifact carries inputs and what the level, run by torch, gave for them. The runtime that
+opens its model runs them again here, and the outputs are compared. A build folder keeps the results
+in verifications.json; one counts only for the model file whose hash it has.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nestedge.artifact import Artifact, check_integrity, find_artifacts, read_reference
-from nestedge.errors import NestedgeError
-from nestedge.plugins import Array, Runtime, TensorInfo, load_runtime
+from nestedge.documents import Value, json_bytes, read_json, write_whole
+from nestedge.errors import NestedgeError, UsageError
+from nestedge.plugins import Array, Runtime, TensorInfo, load_runtime, reads
+from nestedge.profiling.measurement import describe_device
+
+VERIFICATIONS_FILE = "verifications.json"
+FORMAT = 1
+ENGINE_UNBUILT = "engine unbuilt and unverified: only its ONNX ran"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """What the comparison of one artifact with its level gave.
 
     Attributes:
         cell: the artifact.
+        model_sha256: of the model file that ran; one built since did not.
+        runtime: name of the runtime plug-in that ran it.
+        runtime_version: its framework and the version of that.
+        device: the machine that it ran on.
         max_error: of the worst output, max|a - b| / max|b| over all cases; inf where an output is
             missing, misshaped or not a number.
         tolerance: the artifact's.
@@ -31,40 +42,91 @@ class Verification:
         output: name of the worst output, or "" where nothing ran.
         reason: why it failed, or "".
         cases: how many reference inputs were run.
-        runtime_version: what ran it.
+        note: what the comparison leaves open, or "".
     """
 
     cell: str
+    model_sha256: str
+    runtime: str
+    runtime_version: str
+    device: str
     max_error: float
     tolerance: float
     passed: bool
     output: str
     reason: str
     cases: int
-    runtime_version: str
+    note: str
+
+    def to_json(self) -> dict[str, object]:
+        """The JSON object that `from_json` reads."""
+        # JSON has no infinity.
+        max_error = self.max_error if math.isfinite(self.max_error) else None
+        return {**asdict(self), "max_error": max_error}
+
+    @classmethod
+    def from_json(cls, value: Value) -> Verification:
+        """The result in a JSON object.
+
+        Raises:
+            FormatError: a field is missing, unknown or wrong.
+        """
+        names = tuple(cls.__dataclass_fields__)
+        field = dict(zip(names, value.fields(*names), strict=True))
+        error = field["max_error"].optional()
+        max_error = math.inf if error is None else error.number()
+        tolerance = field["tolerance"].number()
+        passed = max_error <= tolerance
+        if field["passed"].data is not passed:
+            raise field["passed"].error(f"{str(passed).lower()}, by max_error and tolerance")
+        return cls(
+            cell=field["cell"].string(),
+            model_sha256=field["model_sha256"].sha256(),
+            runtime=field["runtime"].name(),
+            runtime_version=field["runtime_version"].string(),
+            device=field["device"].string(),
+            max_error=max_error,
+            tolerance=tolerance,
+            passed=passed,
+            output=field["output"].string(),
+            reason=field["reason"].string(),
+            cases=field["cases"].integer(minimum=1),
+            note=field["note"].string(),
+        )
 
 
 def verify_folder(
-    folder: Path, *, threads: int = 1, after_each: Callable[[Verification], None] | None = None
+    folder: Path,
+    *,
+    runtime: str | None = None,
+    threads: int = 1,
+    after_each: Callable[[Verification], None] | None = None,
 ) -> list[Verification]:
-    """Verifies every artifact in a folder, by cell. All hashes are checked before anything runs.
+    """Verifies the artifacts in a folder, by cell. All hashes are checked before anything runs.
 
     Args:
         folder: as `nestedge.artifact.find_artifacts` takes it.
+        runtime: name of a runtime plug-in: it runs the artifacts whose model it opens, and no
+            others are verified; without it all are, each by the plug-in it was built to be
+            checked by.
         threads: CPU threads of the runtimes.
         after_each: is called with each result, to show progress.
 
     Raises:
         IntegrityError: a file is missing or changed.
         MissingDependencyError: the runtime of an artifact is not installed.
+        UsageError: there is no such runtime, or it opens none of the artifacts.
     """
     artifacts = find_artifacts(folder)
+    if runtime is not None:
+        artifacts = _readable(artifacts, load_runtime(runtime))
     for artifact in artifacts:
         check_integrity(artifact)
-    runtimes = {name: load_runtime(name) for name in sorted({a.runtime for a in artifacts})}
+    names = {artifact.cell: runtime or artifact.checked_by for artifact in artifacts}
+    runtimes = {name: load_runtime(name) for name in sorted(set(names.values()))}
     results = []
     for artifact in artifacts:
-        result = verify_artifact(artifact, runtimes[artifact.runtime], threads=threads)
+        result = verify_artifact(artifact, runtimes[names[artifact.cell]], threads=threads)
         results.append(result)
         if after_each is not None:
             after_each(result)
@@ -96,14 +158,50 @@ def verify_artifact(artifact: Artifact, runtime: Runtime, *, threads: int = 1) -
         reason = f"error {max_error:.3g} is above {artifact.tolerance:.3g}"
     return Verification(
         cell=artifact.cell,
+        model_sha256=artifact.files[artifact.model].sha256,
+        runtime=runtime.name,
+        runtime_version=runtime.version(),
+        device=describe_device(),
         max_error=max_error,
         tolerance=artifact.tolerance,
         passed=passed,
         output=output,
         reason=reason,
         cases=reference.cases,
-        runtime_version=runtime.version(),
+        note=ENGINE_UNBUILT if artifact.is_engine_unbuilt else "",
     )
+
+
+def load_verifications(folder: Path) -> list[Verification]:
+    """The results kept in a build folder, by cell and runtime; none where there is no file.
+
+    Raises:
+        FormatError: the file is not one of verifications; the message names the field.
+    """
+    path = folder / VERIFICATIONS_FILE
+    if not path.is_file():
+        return []
+    version, verifications = read_json(path).fields("format", "verifications")
+    if version.data != FORMAT:
+        raise version.error(f"{FORMAT}: another version of nestedge wrote this")
+    return sorted(map(Verification.from_json, verifications.elements()), key=_key)
+
+
+def save_verifications(folder: Path, verifications: Iterable[Verification]) -> Path:
+    """Adds results to those in a build folder; the file.
+
+    One of the same cell and runtime is replaced, all others stay.
+
+    Raises:
+        FormatError: the file that is there is not one of verifications.
+        OSError: it cannot be written; the old one stays.
+    """
+    kept = {_key(found): found for found in load_verifications(folder)}
+    kept |= {_key(found): found for found in verifications}
+    path = folder / VERIFICATIONS_FILE
+    records = [kept[key].to_json() for key in sorted(kept)]
+    write_whole(path, json_bytes({"format": FORMAT, "verifications": records}))
+    return path
 
 
 def relative_error(found: Array, expected: Array) -> float:
@@ -126,6 +224,22 @@ def relative_error(found: Array, expected: Array) -> float:
     largest = np.abs(a[differing] - b[differing]).max()
     scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
     return float(largest / scale) if scale > 0 else float(largest)
+
+
+def _readable(artifacts: Sequence[Artifact], runtime: Runtime) -> list[Artifact]:
+    """The artifacts whose model files `runtime` opens."""
+    read = reads(runtime)
+    found = [artifact for artifact in artifacts if artifact.checked_by == read]
+    if not found:
+        known = sorted({artifact.checked_by for artifact in artifacts})
+        raise UsageError(
+            f"runtime {runtime.name!r} opens artifacts of {read!r}; these are of {known}"
+        )
+    return found
+
+
+def _key(found: Verification) -> tuple[str, str]:
+    return found.cell, found.runtime
 
 
 def _output_error(

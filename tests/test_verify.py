@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from nestedge.artifact import reference_bytes
-from nestedge.errors import IntegrityError, MissingDependencyError, UsageError
+from nestedge.errors import FormatError, IntegrityError, MissingDependencyError, UsageError
 from nestedge.plugins import Array, TensorInfo
-from nestedge.verify import relative_error, verify_artifact, verify_folder
+from nestedge.profiling.measurement import describe_device
+from nestedge.verify import (
+    ENGINE_UNBUILT,
+    load_verifications,
+    relative_error,
+    save_verifications,
+    verify_artifact,
+    verify_folder,
+)
 from tests.fakes import (
     DESCRIPTION,
     INPUT,
@@ -46,14 +56,27 @@ class FixedRuntime:
         return dict(self.gives)
 
 
+class ElderRuntime(FakeRuntime):
+    """A runtime plug-in that opens the fake runtime's models."""
+
+    name = "elder"
+    reads = "fake"
+
+    def version(self) -> str:
+        return "elder 0.5"
+
+
 X = np.zeros((2, 1, 1, 2, 2), np.float32)
 Y = np.array([[[1, 2, -4]], [[1, 2, -4]]], np.float32)
 REFERENCE = reference_bytes({"input": X}, {"logits": Y})
 
 
 def test_an_artifact_of_its_level_passes(tmp_path: Path) -> None:
-    result = verify_artifact(fake_artifact(tmp_path), FakeRuntime())
+    artifact = fake_artifact(tmp_path)
+    result = verify_artifact(artifact, FakeRuntime())
     assert result.passed
+    assert result.model_sha256 == artifact.files["model.fake"].sha256
+    assert (result.runtime, result.device, result.note) == ("fake", describe_device(), "")
     assert result.max_error <= 1e-6
     assert (result.cell, result.output, result.reason) == ("small/fake-fp32", "logits", "")
     assert (result.cases, result.runtime_version) == (3, "fake 1.0")
@@ -150,6 +173,73 @@ def test_a_runtime_that_is_not_installed_is_no_failed_verification(
     declare_plugins(site, group="nestedge.runtimes", entries={"fake": "lacking:Plugin"})
     with pytest.raises(MissingDependencyError, match="needs no_such_framework"):
         verify_folder(tmp_path / "dist")
+
+
+def test_a_model_for_an_engine_is_run_by_what_checks_it_and_says_so(
+    tmp_path: Path, fake_runtime: Path
+) -> None:
+    fake_artifact(tmp_path, replace(DESCRIPTION, runtime="engine"))
+    (result,) = verify_folder(tmp_path)
+    assert (result.cell, result.runtime, result.passed) == ("small/engine-fp32", "fake", True)
+    assert result.note == ENGINE_UNBUILT
+
+
+def test_another_runtime_verifies_only_the_artifacts_that_it_reads(
+    tmp_path: Path, site: Path
+) -> None:
+    # Of the runtimes, only the one that was asked for is installed.
+    entries = {"elder": "tests.test_verify:ElderRuntime"}
+    declare_plugins(site, group="nestedge.runtimes", entries=entries)
+    fake_artifact(tmp_path / "dist")
+    fake_artifact(tmp_path / "dist", replace(DESCRIPTION, runtime="other", checked_by="other"))
+    (result,) = verify_folder(tmp_path / "dist", runtime="elder")
+    assert (result.cell, result.runtime) == ("small/fake-fp32", "elder")
+    assert (result.runtime_version, result.passed) == ("elder 0.5", True)
+
+
+def test_a_runtime_that_reads_no_artifact_is_refused(tmp_path: Path, fake_runtime: Path) -> None:
+    fake_artifact(tmp_path, replace(DESCRIPTION, runtime="other", checked_by="other"))
+    message = r"runtime 'fake' opens artifacts of 'fake'; these are of \['other'\]"
+    with pytest.raises(UsageError, match=message):
+        verify_folder(tmp_path, runtime="fake")
+
+
+def test_records_are_kept_by_cell_and_runtime_and_newer_ones_replace_older(tmp_path: Path) -> None:
+    small, full = fake_build(tmp_path)
+    of_small, of_full = (verify_artifact(artifact, FakeRuntime()) for artifact in (small, full))
+    by_elder = verify_artifact(small, ElderRuntime())
+    failed = verify_artifact(small, FixedRuntime({}))
+    assert load_verifications(tmp_path) == []
+    save_verifications(tmp_path, [of_small, of_full, by_elder])
+    path = save_verifications(tmp_path, [failed])
+    assert path == tmp_path / "verifications.json"
+    assert failed.max_error == math.inf
+    assert load_verifications(tmp_path) == [of_full, by_elder, failed]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.update(format=2), r"verifications\.json: format: expected 1"),
+        (lambda d: d["verifications"][0].pop("device"), r"verifications\[0\]\.device: missing"),
+        (lambda d: d["verifications"][0].update(when=1), r"\[0\]\.when: unknown; expected cell"),
+        (lambda d: d["verifications"][0].update(model_sha256="0"), "expected 64 hex digits"),
+        (lambda d: d["verifications"][0].update(max_error=1), r"passed: expected false, by max_e"),
+        (lambda d: d["verifications"][0].update(passed=1), r"passed: expected true, .* found 1"),
+        (lambda d: d["verifications"][0].update(cases=0), r"cases: expected an integer of at lea"),
+    ],
+    ids=["format", "missing", "unknown", "hash", "error", "passed", "cases"],
+)
+def test_a_wrong_field_of_a_record_is_named(
+    tmp_path: Path, edit: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    result = verify_artifact(fake_artifact(tmp_path), FakeRuntime())
+    path = save_verifications(tmp_path, [result])
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(FormatError, match=message):
+        load_verifications(tmp_path)
 
 
 FINITE = arrays.arrays(np.float64, (4,), elements=st.floats(-1e6, 1e6, width=32))

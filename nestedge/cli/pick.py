@@ -1,72 +1,116 @@
-"""`nestedge pick`: the best artifact within a budget, and why not the others."""
+"""`nestedge pick`: the best artifact for a device within a budget, and why not the others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from nestedge.artifact import find_artifacts
 from nestedge.cli.text import folder_argument, json_option, print_json, table
-from nestedge.profiling.measure import Measurement, load_measurements
+from nestedge.devices.detection import LOCAL
+from nestedge.profiling.measurement import Measurement
 from nestedge.selection import (
     Budget,
     Candidate,
-    Selection,
-    candidates,
+    DeviceSelection,
     format_size,
     parse_duration,
     parse_size,
-    select,
+    select_for_device,
 )
 
 
 @click.command()
 @folder_argument
+@click.option(
+    "-d",
+    "--device",
+    default=LOCAL,
+    show_default=True,
+    help="A device that FOLDER was built for; local is this machine.",
+)
 @click.option("--latency", help="The median latency is at most this: 8ms, 0.5s.")
 @click.option("--size", help="The model file is at most this: 40MB, 512KiB.")
+@click.option("--memory", help="Weights and activations take at most this at once: 40MB.")
 @click.option("--min-accuracy", type=float, help="The accuracy is at least this, in percent.")
 @json_option
 def command(
     folder: Path,
+    *,
+    device: str,
     latency: str | None,
     size: str | None,
+    memory: str | None,
     min_accuracy: float | None,
     as_json: bool,
 ) -> None:
     """Choose from the artifacts in FOLDER by what 'nestedge profile' measured.
 
-    Exit code 5: none fits the budget.
+    Only artifacts that 'nestedge verify' passed are chosen. Latencies count only where they were
+    measured on the device. Exit code 5: none fits the budget. 3: all failed their verification.
     """
     budget = Budget(
         latency_ms=None if latency is None else parse_duration(latency),
         size_bytes=None if size is None else parse_size(size),
+        memory_bytes=None if memory is None else parse_size(memory),
         min_accuracy=min_accuracy,
     )
-    known = candidates(find_artifacts(folder), load_measurements(folder))
-    selection = select(known, budget)
+    found = select_for_device(folder, device, budget)
     if as_json:
-        print_json({"chosen": selection.chosen, "reasons": dict(selection.reasons)})
+        print_json(_document(found))
         return
-    click.echo(_text(known, selection))
-    click.echo(f"for {budget}: {folder / selection.chosen}")
+    click.echo(_table(found))
+    for line in _measured_on(found):
+        click.echo(line)
+    for note in found.selection.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"for {device} and a budget of {budget}: {found.artifact.folder}")
 
 
-def _text(known: Sequence[Candidate], selection: Selection) -> str:
-    header = ("cell", "p50 ms", "accuracy %", "size", "reason")
+def _document(found: DeviceSelection) -> dict[str, object]:
+    return {
+        "device": found.device,
+        "chosen": found.selection.chosen,
+        "folder": str(found.artifact.folder),
+        "candidates": [
+            _candidate_document(candidate, found.selection.reasons[candidate.cell])
+            for candidate in found.candidates
+        ],
+        "notes": list(found.selection.notes),
+    }
+
+
+def _candidate_document(candidate: Candidate, reason: str) -> dict[str, object]:
+    latency, accuracy = candidate.latency, candidate.accuracy
+    return {
+        "cell": candidate.cell,
+        "latency_ms": None if latency is None else latency.value,
+        "accuracy_percent": None if accuracy is None else accuracy.value,
+        "size_bytes": candidate.size_bytes,
+        "peak_memory_bytes": candidate.peak_memory_bytes,
+        "reason": reason,
+    }
+
+
+def _table(found: DeviceSelection) -> str:
+    header = ("cell", "p50 ms", "accuracy %", "size", "memory", "reason")
     rows = [
         (
             candidate.cell,
             _number(candidate.latency),
             _number(candidate.accuracy),
             format_size(candidate.size_bytes),
-            selection.reasons[candidate.cell],
+            format_size(candidate.peak_memory_bytes),
+            found.selection.reasons[candidate.cell],
         )
-        for candidate in known
+        for candidate in found.candidates
     ]
-    devices = sorted({found.latency.device for found in known if found.latency is not None})
-    return "\n".join([table(header, rows), *(f"measured on {device}" for device in devices)])
+    return table(header, rows)
+
+
+def _measured_on(found: DeviceSelection) -> list[str]:
+    machines = {known.latency.device for known in found.candidates if known.latency is not None}
+    return [f"latencies measured on {machine}" for machine in sorted(machines)]
 
 
 def _number(measurement: Measurement | None) -> str:

@@ -17,11 +17,11 @@ from nestedge.cli.text import (
     threads_option,
 )
 from nestedge.documents import read_arrays
-from nestedge.errors import FormatError
-from nestedge.plugins import load_runtime
+from nestedge.errors import FormatError, UsageError
+from nestedge.plugins import Array
 from nestedge.profiling.measure import (
     Measurement,
-    measure_accuracy,
+    measure_accuracies,
     profile_folder,
     save_measurements,
 )
@@ -47,41 +47,44 @@ from nestedge.profiling.measure import (
 def command(
     folder: Path, rounds: int, seed: int, data: Path | None, threads: int, as_json: bool
 ) -> None:
-    """Measure all artifacts in FOLDER on this device, and keep the results in measurements.json.
+    """Measure the artifacts in FOLDER on this device, and keep the results in measurements.json.
 
     Everything is warmed up, then run in rounds of shuffled order, so that drift hits all alike.
+    Artifacts whose engine only another device can build get an accuracy, but no latency.
     """
+    # Before the measuring, which takes a while.
+    test_set = None if data is None else _read_test_set(data)
     with progress("measuring", rounds, hidden=as_json) as advance:
         measurements = profile_folder(
             folder, rounds=rounds, seed=seed, threads=threads, after_round=advance
         )
-    if data is not None:
-        measurements += _accuracies(folder, data, threads=threads)
+    if test_set is not None:
+        inputs, labels = test_set
+        measurements += measure_accuracies(folder, inputs=inputs, labels=labels, threads=threads)
+    if not measurements:
+        raise UsageError(
+            f"{folder}: every artifact needs an engine that only its device can build: no latency "
+            "to measure here; give --data to measure accuracies"
+        )
     measurements.sort(key=lambda measurement: (measurement.cell, measurement.quantity))
     path = save_measurements(folder, measurements)
     if as_json:
         print_json([asdict(measurement) for measurement in measurements])
         return
     click.echo(_text(measurements))
+    for artifact in find_artifacts(folder):
+        if artifact.is_engine_unbuilt:
+            click.echo(f"{artifact.cell}: no latency: its engine can only be built on the device")
     first = measurements[0]
     click.echo(f"on {first.device}, threads: {first.threads}; kept in {path}")
 
 
-def _accuracies(folder: Path, data: Path, *, threads: int) -> list[Measurement]:
-    arrays = read_arrays(data)
+def _read_test_set(path: Path) -> tuple[Array, Array]:
+    arrays = read_arrays(path)
     if arrays.keys() != {"inputs", "labels"}:
         names = [name or "one array without a name" for name in sorted(arrays)]
-        raise FormatError(f"{data}: expected the arrays 'inputs' and 'labels', found {names}")
-    return [
-        measure_accuracy(
-            artifact,
-            load_runtime(artifact.runtime),
-            inputs=arrays["inputs"],
-            labels=arrays["labels"],
-            threads=threads,
-        )
-        for artifact in find_artifacts(folder)
-    ]
+        raise FormatError(f"{path}: expected the arrays 'inputs' and 'labels', found {names}")
+    return arrays["inputs"], arrays["labels"]
 
 
 def _text(measurements: list[Measurement]) -> str:

@@ -23,6 +23,7 @@ from nestedge.profiling.timing import WarmUp, measure_interleaved
 __all__ = [
     "Measurement",
     "load_measurements",
+    "measure_accuracies",
     "measure_accuracy",
     "profile_folder",
     "save_measurements",
@@ -39,9 +40,11 @@ def profile_folder(
     threads: int = 1,
     after_round: Callable[[], None] | None = None,
 ) -> list[Measurement]:
-    """Load time and latency of every artifact in a folder, by cell, on this device.
+    """Load time and latency of the artifacts in a folder, by cell, on this device.
 
-    All artifacts are in memory together, because their runs are interleaved.
+    All artifacts are in memory together, because their runs are interleaved. Those whose engine
+    the device still has to build are left out: what another runtime takes for their model says
+    nothing about the engine.
 
     Args:
         folder: as `nestedge.artifact.find_artifacts` takes it.
@@ -55,7 +58,9 @@ def profile_folder(
         MissingDependencyError: the runtime of an artifact is not installed.
         FormatError: a runtime does not accept its model.
     """
-    artifacts = find_artifacts(folder)
+    artifacts = [found for found in find_artifacts(folder) if not found.is_engine_unbuilt]
+    if not artifacts:
+        return []
     for artifact in artifacts:
         check_integrity(artifact)
     runtimes = {name: load_runtime(name) for name in sorted({a.runtime for a in artifacts})}
@@ -77,6 +82,42 @@ def profile_folder(
         )
         for artifact in artifacts
         for quantity, times in (("latency_ms", latencies), ("load_ms", loads))
+    ]
+
+
+def measure_accuracies(
+    folder: Path, *, inputs: Array, labels: Array, threads: int = 1
+) -> list[Measurement]:
+    """The accuracy of every artifact in a folder, by cell, each in the runtime that checks it.
+
+    An engine that only the device can build computes what its model says, up to rounding: the
+    accuracy of one that is not built yet is that of the model, and names the runtime that ran it.
+
+    Args:
+        folder: as `nestedge.artifact.find_artifacts` takes it.
+        inputs: as `measure_accuracy` takes them.
+        labels: as `measure_accuracy` takes them.
+        threads: CPU threads of the runtimes.
+
+    Raises:
+        IntegrityError: a file is missing or changed.
+        MissingDependencyError: the runtime of an artifact is not installed.
+        UsageError: an artifact is not a classifier of batches of one.
+        ValueError: inputs and labels do not belong together, or do not fit an artifact.
+    """
+    artifacts = find_artifacts(folder)
+    for artifact in artifacts:
+        check_integrity(artifact)
+    runtimes = {name: load_runtime(name) for name in sorted({a.checked_by for a in artifacts})}
+    return [
+        measure_accuracy(
+            artifact,
+            runtimes[artifact.checked_by],
+            inputs=inputs,
+            labels=labels,
+            threads=threads,
+        )
+        for artifact in artifacts
     ]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from nestedge.cli import main
 from nestedge.profiling.measure import load_measurements
-from tests.fakes import fake_build
+from tests.fakes import DESCRIPTION, fake_artifact, fake_build
 
 
 def _run(*args: object) -> Result:
@@ -50,3 +51,17 @@ def test_a_data_set_without_labels_is_refused(
     result = _run(tmp_path, "--rounds", 1, "--data", tmp_path / "test.npz")
     assert result.exit_code == 2
     assert "expected the arrays 'inputs' and 'labels', found" in result.stderr
+
+
+def test_an_engine_that_only_a_device_can_build_is_named_and_not_timed(
+    tmp_path: Path, fake_runtime: Path
+) -> None:
+    fake_artifact(tmp_path, replace(DESCRIPTION, runtime="engine"))
+    result = _run(tmp_path, "--rounds", 1)
+    assert result.exit_code == 2
+    assert "every artifact needs an engine that only its device can build" in result.stderr
+    fake_artifact(tmp_path)
+    result = _run(tmp_path, "--rounds", 1)
+    assert result.exit_code == 0
+    assert "small/engine-fp32: no latency: its engine can only be built on" in result.stdout
+    assert {found.cell for found in load_measurements(tmp_path)} == {"small/fake-fp32"}

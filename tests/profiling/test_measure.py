@@ -16,6 +16,7 @@ from nestedge.errors import FormatError, IntegrityError, UsageError
 from nestedge.plugins import Array, TensorInfo
 from nestedge.profiling.measure import (
     load_measurements,
+    measure_accuracies,
     measure_accuracy,
     profile_folder,
     save_measurements,
@@ -61,6 +62,27 @@ def test_a_changed_model_is_not_measured(tmp_path: Path, fake_runtime: Path) -> 
     fake_build(tmp_path)[0].model_path.write_bytes(b"")
     with pytest.raises(IntegrityError, match="small/fake-fp32"):
         profile_folder(tmp_path, rounds=1, seed=0)
+    inputs = np.zeros((1, 1, 2, 2), np.float32)
+    with pytest.raises(IntegrityError, match="small/fake-fp32"):
+        measure_accuracies(tmp_path, inputs=inputs, labels=np.array([0]))
+
+
+def test_an_engine_that_is_not_built_has_an_accuracy_and_no_latency(
+    tmp_path: Path, fake_runtime: Path
+) -> None:
+    engine = fake_artifact(tmp_path, replace(DESCRIPTION, runtime="engine"))
+    # No runtime "engine" is declared: nothing may ask for it.
+    assert profile_folder(tmp_path, rounds=1, seed=0) == []
+    fake_artifact(tmp_path)
+    timed = profile_folder(tmp_path, rounds=1, seed=0)
+    assert {found.cell for found in timed} == {"small/fake-fp32"}
+    inputs = np.random.default_rng(0).standard_normal((9, 1, 2, 2)).astype(np.float32)
+    labels = _answers(engine, inputs)
+    found = measure_accuracies(tmp_path, inputs=inputs, labels=labels)
+    assert [(entry.cell, entry.value, entry.runtime_version) for entry in found] == [
+        ("small/engine-fp32", 100.0, "fake 1.0"),
+        ("small/fake-fp32", 100.0, "fake 1.0"),
+    ]
 
 
 def test_saving_replaces_the_same_quantity_and_keeps_the_rest(tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from nestedge.nested import Card, NestedModel, nest
     from nestedge.nestfile import load
     from nestedge.preprocessing import Preprocessing
+    from nestedge.runtime import NestedRuntime
     from nestedge.training.recalibration import recalibrate
 
 __all__ = [
     "Card",
     "Level",
     "NestedModel",
+    "NestedRuntime",
     "Preprocessing",
     "__version__",
     "load",
@@ -38,6 +40,7 @@ _HOMES = {
     "Card": "nestedge.nested",
     "Level": "nestedge.levels",
     "NestedModel": "nestedge.nested",
+    "NestedRuntime": "nestedge.runtime",
     "Preprocessing": "nestedge.preprocessing",
     "load": "nestedge.nestfile",
     "materialize": "nestedge.materialization",

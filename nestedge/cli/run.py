@@ -1,96 +1,79 @@
-"""`nestedge run`: an artifact on an image or on arrays."""
+"""`nestedge run`: one cell on an image or on arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import numpy as np
 
-from nestedge.artifact import Artifact, check_integrity, read_artifact
+from nestedge.artifact import Artifact
 from nestedge.cli.text import json_option, print_json, table, threads_option
 from nestedge.documents import read_arrays, write_arrays
-from nestedge.errors import FormatError, MissingDependencyError, UsageError
-from nestedge.plugins import Array, load_runtime
+from nestedge.errors import UsageError
+from nestedge.images import read_image
+from nestedge.plugins import Array
+from nestedge.runtime import NestedRuntime, best_labels
 
 _ARRAYS = (".npy", ".npz")
-_TOP = 5
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
+@click.option("-l", "--level", help="Level; without it that of the default cell.")
+@click.option("-r", "--runtime", help="Runtime plug-in; without it the one that a cell is for.")
+@click.option("-p", "--precision", help="fp32, fp16 or int8.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Writes all outputs: .npz.")
 @threads_option
 @json_option
-def command(artifact: Path, data: Path, output: Path | None, threads: int, as_json: bool) -> None:
-    """Run the ARTIFACT in a folder on DATA: an image, a .npy, or a .npz with the inputs' names."""
+def command(
+    folder: Path,
+    data: Path,
+    *,
+    level: str | None,
+    runtime: str | None,
+    precision: str | None,
+    output: Path | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Run what is in FOLDER on DATA: an image, a .npy, or a .npz with the inputs' names.
+
+    FOLDER is one that was fetched, that of a build, or that of one artifact. Exit code 6: a file is
+    not the one that was built. 3: another runtime than the cell is for does not give what its level
+    gives.
+    """
     if output is not None and output.suffix != ".npz":
         raise UsageError(f"{output}: expected a name that ends in .npz")
-    found = read_artifact(artifact)
-    check_integrity(found)
-    inputs = _read_inputs(found, data)
-    session = load_runtime(found.runtime).open(found.model_path, threads=threads)
-    outputs = session.run(inputs)
+    opened = NestedRuntime(
+        folder, level=level, runtime=runtime, precision=precision, threads=threads
+    )
+    outputs = opened.run(_read_inputs(opened.artifact, data))
     if output is not None:
         write_arrays(output, outputs)
     if as_json:
-        print_json(_to_json(found, outputs))
+        print_json(_to_json(opened.artifact, outputs))
     else:
-        click.echo(_text(found, outputs))
+        click.echo(_text(opened.artifact, outputs))
 
 
-def _read_inputs(artifact: Artifact, path: Path) -> dict[str, Array]:
+def _read_inputs(artifact: Artifact, path: Path) -> dict[str, Array] | Array:
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
-    if path.suffix not in _ARRAYS:
-        return artifact.batch(_read_image(artifact, path))
-    arrays = read_arrays(path)
-    return artifact.batch(arrays[""]) if arrays.keys() == {""} else arrays
-
-
-def _read_image(artifact: Artifact, path: Path) -> Array:
-    steps = artifact.preprocessing
-    if steps is None:
+    if path.suffix in _ARRAYS:
+        arrays = read_arrays(path)
+        return arrays[""] if arrays.keys() == {""} else arrays
+    if artifact.preprocessing is None:
         raise UsageError(f"{artifact.cell}: says no preprocessing for images; give a .npy")
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise MissingDependencyError("images need pillow: pip install 'nestedge[image]'") from error
-    mode = "L" if steps.colour == "GRAY" else "RGB"
-    try:
-        with Image.open(path) as image:
-            # A palette is only another way to store the same colours.
-            pixels = image.convert("RGB") if image.mode == "P" and mode == "RGB" else image
-            if pixels.mode != mode:
-                raise UsageError(
-                    f"{path}: expected an image of mode {mode}, found {pixels.mode}; convert it"
-                )
-            return np.asarray(pixels, dtype=np.uint8)
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise FormatError(f"{path}: not an image: {error}") from error
-    except OSError as error:
-        # Pillow's word for a truncated file.
-        raise FormatError(f"{path}: {error}") from error
+    return read_image(path, artifact.preprocessing)
 
 
-def _classes(artifact: Artifact, outputs: Mapping[str, Array]) -> list[tuple[str, float]]:
-    """The labels with the highest scores, best first; none where the artifact has no labels."""
-    labels = artifact.labels or ()
-    fitting = [array for array in outputs.values() if array.size == len(labels)]
-    if not labels or len(fitting) != 1:
-        return []
-    scores = fitting[0].astype(np.float64).reshape(-1)
-    best = np.argsort(-scores, kind="stable")[:_TOP]
-    return [(labels[index], float(scores[index])) for index in best]
-
-
-def _to_json(artifact: Artifact, outputs: Mapping[str, Array]) -> dict[str, object]:
-    classes = _classes(artifact, outputs)
+def _to_json(artifact: Artifact, outputs: dict[str, Array]) -> dict[str, object]:
+    labels = best_labels(artifact, outputs)
     return {
         "cell": artifact.cell,
-        "labels": [{"label": label, "score": _finite(score)} for label, score in classes],
+        "labels": [{"label": found.label, "score": _finite(found.score)} for found in labels],
         "outputs": {name: _summary(array) for name, array in outputs.items()},
     }
 
@@ -110,10 +93,11 @@ def _finite(number: float) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def _text(artifact: Artifact, outputs: Mapping[str, Array]) -> str:
-    classes = _classes(artifact, outputs)
-    if classes:
-        return table(("label", "score"), [(label, f"{score:.5g}") for label, score in classes])
+def _text(artifact: Artifact, outputs: dict[str, Array]) -> str:
+    labels = best_labels(artifact, outputs)
+    if labels:
+        scores = [(found.label, f"{found.score:.5g}") for found in labels]
+        return table(("label", "score"), scores)
     header = ("output", "shape", "dtype", "min", "max", "mean")
     rows = [
         (

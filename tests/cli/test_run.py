@@ -12,6 +12,7 @@ from PIL import Image
 from nestedge.artifact import Artifact, read_reference, reference_bytes
 from nestedge.cli import main
 from tests.fakes import DESCRIPTION, PREPROCESSING, fake_artifact
+from tests.packaging.builds import verified_build
 
 PIXELS = np.array([[0, 255], [51, 204]], np.uint8)
 BATCH = ((PIXELS / 255 - 0.5) / 0.5).astype(np.float32)[None, None]
@@ -159,3 +160,36 @@ def test_an_unknown_artifact_is_refused_with_a_suggestion(artifact: Artifact) ->
     result = _run(artifact.folder.parent / "fake-fp16", "x.npy")
     assert result.exit_code == 2
     assert f"did you mean '{artifact.folder}'?" in result.stderr
+
+
+def test_the_level_and_precision_of_a_build_are_chosen(tmp_path: Path, fake_runtime: Path) -> None:
+    verified_build(tmp_path / "dist")
+    np.save(tmp_path / "x.npy", PIXELS)
+
+    def cell(*args: object) -> str:
+        result = _run(tmp_path / "dist", tmp_path / "x.npy", "--json", *args)
+        assert result.exit_code == 0, result.stderr
+        found: str = json.loads(result.stdout)["cell"]
+        return found
+
+    assert cell() == "full/fake-fp32"
+    assert cell("--level", "small") == "small/fake-fp32"
+    assert cell("-l", "small", "-p", "int8", "-r", "fake") == "small/fake-int8"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("-l", "smal"), "no level 'smal'; there are ['small']; did you mean 'small'?"),
+        (("-p", "fp16"), "level 'small': no precision 'fp16'"),
+        (("-r", "fak"), "no runtime 'fak'"),
+    ],
+    ids=["level", "precision", "runtime"],
+)
+def test_what_the_folder_has_not_is_refused(
+    tmp_path: Path, artifact: Artifact, args: tuple[str, ...], message: str
+) -> None:
+    np.save(tmp_path / "x.npy", PIXELS)
+    result = _run(artifact.folder, tmp_path / "x.npy", *args)
+    assert result.exit_code == 2
+    assert message in result.stderr

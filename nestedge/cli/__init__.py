@@ -36,6 +36,7 @@ class Verb:
 VERBS = {
     "demo": Verb("The whole story on real data, in one command.", extra="demo"),
     "doctor": Verb("What works here; for what is missing, the exact line to type."),
+    "devices": Verb("What is known about devices, figure by figure, and about this one."),
     "inspect": Verb("Levels of a nested network: parameters, MACs, the proof.", extra="convert"),
     "export": Verb("One level as one plain file.", extra="convert"),
     "build": Verb("Every level for every runtime: a folder of artifacts.", extra="convert"),
@@ -43,6 +44,9 @@ VERBS = {
     "run": Verb("Run an artifact on an image or on arrays."),
     "profile": Verb("Measure latency, load time and accuracy on this device."),
     "pick": Verb("The best artifact within a budget, and why not the others."),
+    "report": Verb("All that is known of a build, as one HTML page.", extra="report"),
+    "ship": Verb("What was built and verified, into a repository for devices."),
+    "fetch": Verb("What a repository has for this device, every byte checked."),
 }
 
 

@@ -10,9 +10,16 @@ from pathlib import Path
 import click
 
 from nestedge.cli.text import json_option, print_json, table
-from nestedge.demo.story import BUILD_FOLDER, DIGIT_FILE, MODEL_FILE, Story, tell
+from nestedge.demo.story import (
+    DEVICE_FOLDER,
+    DEVICES,
+    IMAGE_FILE,
+    MODEL_FILE,
+    REPORT_FILE,
+    Story,
+    tell,
+)
 from nestedge.errors import VerificationError
-from nestedge.profiling.measure import Measurement
 from nestedge.selection import Budget, format_size, parse_duration, parse_size
 from nestedge.training import Progress
 
@@ -25,9 +32,10 @@ from nestedge.training import Progress
 @click.option("--seed", type=int, default=0, show_default=True, help="Of training.")
 @json_option
 def command(size: str, latency: str | None, seed: int, as_json: bool) -> None:
-    """Train, materialise, convert, verify, measure and pick, in the current folder.
+    """Train, build for four devices, verify, measure, pick, ship, fetch and run.
 
-    Writes digits.nest and dist/, and ends with a table of what every level costs and gives.
+    Writes digits.nest, dist/, report.html, repo/ and device/ into the current folder, and ends
+    with a table of what every level costs and gives in every precision.
     """
     budget = Budget(
         size_bytes=parse_size(size),
@@ -40,12 +48,12 @@ def command(size: str, latency: str | None, seed: int, as_json: bool) -> None:
     if as_json:
         print_json(_document(story))
     else:
-        click.echo("\n" + _text(story))
-        click.echo(f"\npicked for {budget}: {story.selection.chosen}")
-        click.echo(story.selection.reasons[story.selection.chosen])
+        click.echo(f"\n{_matrix(story)}\n\npicked for {budget}:\n{_picks(story)}\n")
+        said = ", ".join(f"{answer.cell}: {answer.labels[0].label}" for answer in story.answers)
+        click.echo(f"{IMAGE_FILE}, run by what was shipped for {DEVICES[-1]}: {said}")
         click.echo(
-            f"{time.monotonic() - started:.0f} s. Next: nestedge inspect {MODEL_FILE}; "
-            f"nestedge run {BUILD_FOLDER}/{story.selection.chosen} {DIGIT_FILE}"
+            f"{time.monotonic() - started:.0f} s. Next: open {REPORT_FILE}; "
+            f"nestedge inspect {MODEL_FILE}; nestedge run {DEVICE_FOLDER} {IMAGE_FILE}"
         )
     failed = [cell for cell, result in story.verifications.items() if not result.passed]
     if failed:
@@ -83,25 +91,26 @@ def _show_training() -> Callable[[Progress], None]:
 
 
 def _rows(story: Story) -> list[dict[str, object]]:
-    found: dict[tuple[str, str], Measurement] = {
-        (m.cell, m.quantity): m for m in story.measurements
-    }
+    found = {(m.cell, m.quantity): m for m in story.measurements}
     rows: list[dict[str, object]] = []
-    for cell, artifact in sorted(story.artifacts.items(), key=lambda item: item[1].parameters):
-        latency, accuracy = found[cell, "latency_ms"], found[cell, "accuracy_percent"]
+    order = sorted(story.artifacts.values(), key=lambda artifact: artifact.parameters)
+    for artifact in order:
+        latency = found.get((artifact.cell, "latency_ms"))
+        result = story.verifications[artifact.cell]
         rows.append(
             {
-                "cell": cell,
+                "cell": artifact.cell,
                 "parameters": artifact.parameters,
                 "macs": artifact.macs,
                 "size_bytes": artifact.size_bytes,
-                "accuracy_percent": accuracy.value,
-                "latency_ms": latency.value,
-                "latency_low_ms": latency.low,
-                "latency_high_ms": latency.high,
-                "max_error": story.verifications[cell].max_error,
-                "passed": story.verifications[cell].passed,
-                "picked": cell == story.selection.chosen,
+                "peak_memory_bytes": artifact.peak_memory_bytes,
+                "accuracy_percent": found[artifact.cell, "accuracy_percent"].value,
+                "latency_ms": None if latency is None else latency.value,
+                "latency_low_ms": None if latency is None else latency.low,
+                "latency_high_ms": None if latency is None else latency.high,
+                "max_error": result.max_error,
+                "passed": result.passed,
+                "note": result.note,
             }
         )
     return rows
@@ -110,25 +119,56 @@ def _rows(story: Story) -> list[dict[str, object]]:
 def _document(story: Story) -> dict[str, object]:
     return {
         "artifacts": _rows(story),
-        "picked": story.selection.chosen,
-        "reasons": dict(story.selection.reasons),
-        "device": story.measurements[0].device,
+        "picked": {
+            device: {
+                "cell": found.selection.chosen,
+                "reasons": dict(found.selection.reasons),
+                "notes": list(found.selection.notes),
+            }
+            for device, found in story.selections.items()
+        },
+        "answers": [
+            {"cell": answer.cell, "label": answer.labels[0].label} for answer in story.answers
+        ],
+        "measured_on": story.measurements[0].device,
     }
 
 
-def _text(story: Story) -> str:
-    header = ("level/runtime", "parameters", "file", "accuracy", "latency ms", "verified", "")
-    rows = [
+def _matrix(story: Story) -> str:
+    header = ("cell", "parameters", "file", "accuracy", "latency ms", "error", "verified")
+    lines = [
         (
             str(row["cell"]),
             f"{row['parameters']:,}",
             format_size(int(str(row["size_bytes"]))),
             f"{row['accuracy_percent']:.1f} %",
-            f"{row['latency_ms']:.3f}",
-            f"{row['max_error']:.0e}" if row["passed"] else "FAILED",
-            "<- picked" if row["picked"] else "",
+            "unmeasured" if row["latency_ms"] is None else f"{row['latency_ms']:.3f}",
+            f"{row['max_error']:.0e}",
+            ("its ONNX" if row["note"] else "yes") if row["passed"] else "FAILED",
         )
         for row in _rows(story)
     ]
-    device = story.measurements[0].device
-    return f"{table(header, rows)}\nlatency: median of one image on {device}, one thread"
+    where = story.measurements[0].device
+    return (
+        f"{table(header, lines)}\n"
+        f"latency: median of one image on {where}, one thread; an engine of TensorRT can only be\n"
+        "built, verified and measured on its board: what is said of it is about its ONNX"
+    )
+
+
+def _picks(story: Story) -> str:
+    header = ("device", "picked", "file", "accuracy", "latency ms")
+    lines = []
+    for device, found in story.selections.items():
+        (chosen,) = [c for c in found.candidates if c.cell == found.selection.chosen]
+        accuracy, latency = chosen.accuracy, chosen.latency
+        lines.append(
+            (
+                device,
+                chosen.cell,
+                format_size(chosen.size_bytes),
+                "unmeasured" if accuracy is None else f"{accuracy.value:.1f} %",
+                "unmeasured" if latency is None else f"{latency.value:.3f}",
+            )
+        )
+    return table(header, lines)

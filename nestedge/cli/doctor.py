@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -56,18 +57,39 @@ def command(as_json: bool) -> None:
 
 
 def _runtime(name: str) -> Finding:
-    try:
-        return Finding(f"runtime {name}", works=True, detail=load_runtime(name).version())
-    except NestedgeError as error:
-        return Finding(f"runtime {name}", works=False, detail=str(error))
+    return _finding(f"runtime {name}", lambda: load_runtime(name).version())
 
 
 def _converter(name: str) -> Finding:
+    return _finding(f"converter {name}", lambda: _converter_detail(name))
+
+
+def _finding(part: str, version: Callable[[], str]) -> Finding:
     try:
-        load_converter(name)
+        return Finding(part, works=True, detail=version())
     except NestedgeError as error:
-        return Finding(f"converter {name}", works=False, detail=str(error))
-    return Finding(f"converter {name}", works=True, detail="")
+        return Finding(part, works=False, detail=str(error))
+    except Exception as error:  # noqa: BLE001 - a framework breaks in its own way; the rest is told
+        lines = str(error).splitlines() or [""]
+        return Finding(part, works=False, detail=f"{type(error).__name__}: {lines[0]}")
+
+
+def _converter_detail(name: str) -> str:
+    """What a converter uses: its packages, and the program that it runs where it has one."""
+    converter = load_converter(name)
+    uses = [f"{package} {_version(package)}" for package in getattr(converter, "packages", ())]
+    version = getattr(converter, "version", None)
+    uses += [version()] if version is not None else []
+    if getattr(converter, "checked_by", "") != getattr(converter, "runtime", ""):
+        uses.append("the engine is built on the device")
+    return ", ".join(uses)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
 
 
 def _images() -> Finding:

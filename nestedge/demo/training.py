@@ -21,6 +21,7 @@ LEVELS = {"small": 0.25, "medium": 0.5, "full": 1.0}
 EPOCHS = 10
 BATCH = 64
 LEARNING_RATE = 0.1
+CALIBRATION_CASES = 128
 
 
 def train_digits(
@@ -40,7 +41,7 @@ def train_digits(
     """
     data = load_digits()
     images, digits = _tensors(data.train)
-    nested = _nested(images[:1], seed)
+    nested = _nested(images, seed)
     dataset = TensorDataset(images, digits)
     # Whole batches are drawn from the tensors: collating single images would take longer.
     order = BatchSampler(RandomSampler(dataset), BATCH, drop_last=True)
@@ -88,9 +89,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _nested(example: torch.Tensor, seed: int) -> NestedModel:
+def _nested(images: torch.Tensor, seed: int) -> NestedModel:
     # The first weights are drawn from the global generator, which others may be using.
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         model = DigitsNet()
-    return nest(model, example, LEVELS, card=Card(labels=NAMES, preprocessing=PREPROCESSING))
+    card = Card(labels=NAMES, preprocessing=PREPROCESSING)
+    # The images are in no order, so that the first ones are as good as any.
+    calibration = images[:CALIBRATION_CASES]
+    return nest(model, images[:1], LEVELS, card=card, calibration=calibration)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from nestedge.cli import main
@@ -36,6 +39,49 @@ def test_converters_are_told_apart_from_runtimes(site: Path) -> None:
     assert parts["converter bad"]["detail"] == (
         "converter 'bad' needs no_such_framework: pip install 'fake0[convert]'"
     )
+
+
+def test_what_a_converter_uses_is_told(site: Path) -> None:
+    (site / "using.py").write_text(
+        "class Here:\n"
+        "    packages = ('numpy', 'no-such-package')\n"
+        "    runtime = checked_by = 'onnx'\n"
+        "    def version(self):\n"
+        "        return 'a program 2.0'\n"
+        "class OnDevice:\n"
+        "    packages = ()\n"
+        "    runtime, checked_by = 'device', 'onnx'\n"
+    )
+    entries = {"here": "using:Here", "on-device": "using:OnDevice"}
+    declare_plugins(site, group="nestedge.converters", entries=entries)
+    parts = {part["part"]: part for part in json.loads(_run("--json").stdout)["parts"]}
+    packages = f"numpy {version('numpy')}, no-such-package missing"
+    assert parts["converter here"]["detail"] == f"{packages}, a program 2.0"
+    assert parts["converter on-device"]["detail"] == "the engine is built on the device"
+
+
+@pytest.mark.parametrize(
+    ("raised", "detail"),
+    [
+        ("nestedge.errors.NestedgeError('pipx install it')", "pipx install it"),
+        ("ZeroDivisionError('one\\ntwo')", "ZeroDivisionError: one"),
+        ("ZeroDivisionError", "ZeroDivisionError: "),
+    ],
+    ids=["an error of ours", "an error of theirs", "an error without a message"],
+)
+@pytest.mark.parametrize("noun", ["runtime", "converter"])
+def test_a_plug_in_that_breaks_is_missing_and_no_more(
+    noun: str, raised: str, detail: str, site: Path
+) -> None:
+    (site / "broken.py").write_text(
+        f"import nestedge.errors\nclass Plugin:\n    def version(self):\n        raise {raised}\n"
+    )
+    sys.modules.pop("broken", None)
+    declare_plugins(site, group=f"nestedge.{noun}s", entries={"broken": "broken:Plugin"})
+    result = _run("--json")
+    assert result.exit_code == 0
+    found = {"part": f"{noun} broken", "works": False, "detail": detail}
+    assert found in json.loads(result.stdout)["parts"]
 
 
 def test_json_says_the_same(fake_runtime: Path) -> None:

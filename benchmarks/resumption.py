@@ -23,9 +23,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nestedge.building.run import LOCK_FILE
 from nestedge.demo.training import train_digits
-
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != LOCK
+        if path.is_file() and path.name != LOCK_FILE
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nestedge.documents import json_bytes, read_arrays
+from nestedge.documents import file_sha256, json_bytes, read_arrays
 from nestedge.errors import UsageError
 from nestedge.images import IMAGE_SUFFIXES, as_batch, read_image
 from nestedge.plugins import Array, TensorInfo, check_inputs
@@ -22,7 +22,6 @@ MOST_FILES = 256
 """Files that are taken of a folder; ranges hardly change with more."""
 
 _ARRAY_SUFFIXES = (".npy", ".npz")
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -132,13 +131,9 @@ def _chosen(folder: Path) -> list[Path]:
 def _sha256_of_files(folder: Path, paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        content = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                content.update(chunk)
         # A name is bytes to the system, and not always text.
         name = path.relative_to(folder).as_posix().encode(errors="surrogateescape")
-        digest.update(b"%d\n%s\n%s\n" % (len(name), name, content.hexdigest().encode()))
+        digest.update(b"%d\n%s\n%s\n" % (len(name), name, file_sha256(path).encode()))
     return digest.hexdigest()
 
 

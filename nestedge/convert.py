@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from nestedge.errors import UsageError
+from nestedge.errors import NestedgeError, UsageError
 from nestedge.expressions import Array, Expression, to_json
 from nestedge.plugins import TensorInfo
 from nestedge.program.graph import Program
@@ -178,6 +178,26 @@ def check_spec(converter: Converter, spec: BuildSpec) -> None:
         )
     if spec.precision == "int8" and not spec.calibration:
         raise UsageError(f"{converter.name}: int8 needs calibration data: give --calibration")
+
+
+def check_half(level: LevelProgram) -> None:
+    """Refuses a level with a weight that half precision cannot hold.
+
+    Buffers are let through: a mask's "minus infinity" may become the largest number there is.
+
+    Raises:
+        NestedgeError: naming the weight; it would become infinite, or another number.
+    """
+    most = torch.finfo(torch.float16).max
+    for name in sorted(level.program.used_tensors()):
+        tensor = level.tensors[name]
+        if level.program.tensors[name].role != "parameter" or not tensor.is_floating_point():
+            continue
+        largest = float(tensor.abs().max())
+        if largest > most:
+            raise NestedgeError(
+                f"{name!r}: fp16 holds numbers up to {most:.0f}, found {largest:g}; build fp32"
+            )
 
 
 def tensor_of(array: Array) -> torch.Tensor:

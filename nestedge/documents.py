@@ -7,6 +7,7 @@ every error says where in the document it stands, as in
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -14,7 +15,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +30,7 @@ Option = TypeVar("Option", bound=str)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHOWN = 60
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ class Value:
             if name not in names:
                 raise FormatError(f"{member.where}: unknown; expected {', '.join(names)}")
         return tuple(members[name] for name in names)
+
+    def versioned(self, version: int, *names: str) -> tuple[Value, ...]:
+        """The values of an object that has the keys `names`, and "format", which is `version`.
+
+        The version is looked at first: a document of another one may have other keys.
+        """
+        members = self.members()
+        if "format" in members and members["format"].data != version:
+            raise members["format"].error(f"{version}: another version of nestedge wrote this")
+        return self.fields("format", *names)[1:]
 
     def members(self) -> dict[str, Value]:
         """The values of an object whose keys are free."""
@@ -178,16 +190,42 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         write_synced(temporary, content)
         temporary.replace(path)
+    except OSError as error:
+        # Whoever reads of it knows nothing of the other file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_synced(path: Path, content: bytes) -> None:
     """Writes a file and waits until the disk has it: a rename must not overtake the content."""
+    write_chunks(path, (content,))
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """As `write_synced`, piece by piece.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
     with path.open("wb") as file:
-        file.write(content)
+        for chunk in chunks:
+            file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex; the file need not fit into memory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:

@@ -23,7 +23,7 @@ _FIELDS_1 = (
 _FIELDS = {1: _FIELDS_1, 2: (*_FIELDS_1, "calibration_cases")}
 """The fields of every version of the format. Calibration data came with 2."""
 
-_LEVEL = re.compile(r"[A-Za-z0-9_-]+")
+_LEVEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _items(value: Value, count: int) -> tuple[Value, ...]:
 def _with_level(nesting: Nesting, value: Value) -> Nesting:
     name, kept, own = value.fields("name", "kept", "own")
     if not _LEVEL.fullmatch(name.string()):
-        raise name.error("letters, digits, '_' and '-' only")
+        raise name.error("letters, digits, '_' and '-' only, and no '-' first")
     choice = Choice({axis: _read_intervals(item) for axis, item in kept.members().items()})
     tensors = [item.string() for item in own.elements()]
     try:

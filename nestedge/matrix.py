@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nestedge.artifact import CalibrationRecord
+from nestedge.artifact import DESCRIPTION_FILE, Artifact, CalibrationRecord, read_artifact
 from nestedge.devices.profile import DeviceProfile
 from nestedge.documents import Value, json_bytes, read_json, write_whole
-from nestedge.errors import UsageError, did_you_mean
+from nestedge.errors import IntegrityError, UsageError, did_you_mean
 
 MATRIX_FILE = "build.json"
 FORMAT = 1
@@ -129,12 +129,8 @@ def read_matrix(folder: Path) -> Matrix:
     path = folder / MATRIX_FILE
     if not path.is_file():
         raise UsageError(f"{folder}: no {MATRIX_FILE}: make one with 'nestedge build'")
-    document = read_json(path)
-    members = document.members()
-    if "format" in members and members["format"].data != FORMAT:
-        raise members["format"].error(f"{FORMAT}: another version of nestedge wrote this")
-    _, nestedge, source, calibration, devices, cells = document.fields(
-        "format", "nestedge", "source", "calibration", "devices", "cells"
+    nestedge, source, calibration, devices, cells = read_json(path).versioned(
+        FORMAT, "nestedge", "source", "calibration", "devices", "cells"
     )
     found = [_cell(item) for item in cells.elements()]
     profiles = [DeviceProfile.from_json(item) for item in devices.elements()]
@@ -145,6 +141,29 @@ def read_matrix(folder: Path) -> Matrix:
         devices={profile.id: profile for profile in profiles},
         cells={cell.name: cell for cell in found},
     )
+
+
+def built_artifacts(folder: Path, cells: Iterable[Cell]) -> dict[str, Artifact]:
+    """The artifacts of those of the cells that were built, by name, in their order.
+
+    What else lies in a build folder, as from an older network, is not looked at.
+
+    Raises:
+        IntegrityError: one is gone, or is another than build.json says.
+        FormatError: an artifact.json is not one; the message names the field.
+    """
+    found = {}
+    for name in (cell.name for cell in cells if cell.state == "built"):
+        if not (folder / name / DESCRIPTION_FILE).is_file():
+            raise IntegrityError(f"{folder / name}: no artifact, though it was built; build again")
+        artifact = read_artifact(folder / name)
+        if artifact.cell != name:
+            raise IntegrityError(
+                f"{folder / name}: expected the artifact {name!r}, found {artifact.cell!r}; "
+                "build again"
+            )
+        found[name] = artifact
+    return found
 
 
 def write_matrix(folder: Path, matrix: Matrix) -> None:

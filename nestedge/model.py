@@ -115,8 +115,10 @@ class NestedModel(nn.Module):
         Raises:
             UsageError: the level is taken, out of range, or its masks do not nest.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise UsageError(f"level {name!r}: expected letters, digits, '_' and '-' only")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+            raise UsageError(
+                f"level {name!r}: expected letters, digits, '_' and '-' only, and no '-' first"
+            )
         asked = level if isinstance(level, Level) else Level(width=level)
         axes = self.nesting.axes
         choice = self.elastic.choose(asked, name, axes, divisor=self.card.divisor)

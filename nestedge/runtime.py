@@ -15,6 +15,7 @@ import numpy as np
 
 from nestedge.artifact import Artifact, check_integrity, find_artifacts, read_artifact
 from nestedge.errors import MissingDependencyError, UsageError, VerificationError, did_you_mean
+from nestedge.matrix import MATRIX_FILE, read_matrix
 from nestedge.packaging.filtering import default_cell
 from nestedge.packaging.shipment import SHIPMENT_FILE, read_shipment, read_shipped
 from nestedge.plugins import Array, Runtime, Session, load_runtime, reads
@@ -225,12 +226,29 @@ def _read(folder: Path) -> tuple[list[Artifact], Artifact]:
     if (folder / SHIPMENT_FILE).is_file():
         artifacts, default = read_shipped(folder), read_shipment(folder).default
     else:
-        # The one in a folder that is not there says which is meant.
-        found = find_artifacts(folder) if folder.is_dir() else [read_artifact(folder)]
+        found = _read_build(folder)
         # The more precise first: it needs no judgement of ours.
         artifacts = sorted(found, key=lambda artifact: artifact.tolerance)
         default = default_cell(artifacts)
     return artifacts, {artifact.cell: artifact for artifact in artifacts}[default]
+
+
+def _read_build(folder: Path) -> list[Artifact]:
+    """The artifacts in a build folder, or below it."""
+    if not folder.is_dir():
+        # The error says which is meant.
+        return [read_artifact(folder)]
+    artifacts = find_artifacts(folder)
+    if not (folder / MATRIX_FILE).is_file():
+        return artifacts
+    built = {name for name, cell in read_matrix(folder).cells.items() if cell.state == "built"}
+    # What an older network left is of other weights.
+    found = [artifact for artifact in artifacts if artifact.cell in built]
+    if not found:
+        raise UsageError(
+            f"{folder}: holds no artifact of its last build, only older ones: build again"
+        )
+    return found
 
 
 def _usable(

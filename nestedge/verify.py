@@ -181,9 +181,7 @@ def load_verifications(folder: Path) -> list[Verification]:
     path = folder / VERIFICATIONS_FILE
     if not path.is_file():
         return []
-    version, verifications = read_json(path).fields("format", "verifications")
-    if version.data != FORMAT:
-        raise version.error(f"{FORMAT}: another version of nestedge wrote this")
+    (verifications,) = read_json(path).versioned(FORMAT, "verifications")
     return sorted(map(Verification.from_json, verifications.elements()), key=_key)
 
 
@@ -202,6 +200,16 @@ def save_verifications(folder: Path, verifications: Iterable[Verification]) -> P
     records = [kept[key].to_json() for key in sorted(kept)]
     write_whole(path, json_bytes({"format": FORMAT, "verifications": records}))
     return path
+
+
+def deciding(artifact: Artifact, verifications: Sequence[Verification]) -> list[Verification]:
+    """The results that decide whether an artifact may be used, of those of this very artifact.
+
+    The runtime that it was built to be checked by decides. Where that never ran it, as on a device
+    too old for it, those decide that did.
+    """
+    own = [found for found in verifications if found.runtime == artifact.checked_by]
+    return own or list(verifications)
 
 
 def relative_error(found: Array, expected: Array) -> float:

@@ -124,7 +124,7 @@ def test_a_relative_folder_without_an_artifact_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="no artifact at x"):
+    with pytest.raises(UsageError, match="no artifact at x; make some with 'nestedge build'"):
         read_artifact(Path("x"))
 
 
@@ -136,14 +136,29 @@ def test_artifacts_are_found_by_build_level_and_cell(tmp_path: Path) -> None:
     assert [a.cell for a in find_artifacts(tmp_path / "small" / "fake-fp32")] == cells[1:]
 
 
+def test_a_folder_in_the_place_of_a_description_is_no_artifact(tmp_path: Path) -> None:
+    small, _ = fake_build(tmp_path)
+    (small.folder / "artifact.json").unlink()
+    (small.folder / "artifact.json").mkdir()
+    assert [artifact.cell for artifact in find_artifacts(tmp_path)] == ["full/fake-fp32"]
+
+
 def test_what_an_interrupted_write_left_is_not_an_artifact(tmp_path: Path) -> None:
     artifact = fake_artifact(tmp_path)
     shutil.copytree(artifact.folder, artifact.folder.with_name(".fake-fp32.1.tmp"))
     assert len(find_artifacts(tmp_path)) == 1
 
 
-@pytest.mark.parametrize(("name", "state"), [(".", "holds no artifact"), ("x", "no such folder")])
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        (".", "holds no artifact"),
+        ("x", "no such folder"),
+        ("net.nest", "is a file, not the folder of a build"),
+    ],
+)
 def test_a_folder_without_artifacts_is_an_error(tmp_path: Path, name: str, state: str) -> None:
+    (tmp_path / "net.nest").write_bytes(b"")
     with pytest.raises(UsageError, match=state):
         find_artifacts(tmp_path / name)
 

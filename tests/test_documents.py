@@ -160,3 +160,22 @@ def test_what_is_not_plain_arrays_is_refused(
 def test_a_missing_file_of_arrays_is_an_error_of_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"x\.npy: no such file"):
         read_arrays(tmp_path / "x.npy")
+
+
+def test_an_error_of_writing_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "x.json"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_whole(path, b"new")
+    assert caught.value.filename == str(path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as found:
+        write_whole(tmp_path / "folder", b"new")
+    assert found.value.filename == str(tmp_path / "folder")
+
+
+def test_the_version_of_a_document_is_looked_at_before_its_keys() -> None:
+    value = _read(b'{"format": 2, "shiny": 1}')
+    with pytest.raises(FormatError, match="format: expected 1: another version of nestedge wrote"):
+        value.versioned(1, "cells")
+    (cells,) = _read(b'{"format": 1, "cells": []}').versioned(1, "cells")
+    assert cells.path == "cells"

@@ -219,6 +219,14 @@ def test_a_deep_copy_is_equal_and_apart(nested: NestedModel) -> None:
     assert "extra" not in nested.levels
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "..", "net.json", "-x"])
+def test_a_level_that_could_not_be_a_folder_and_an_argument_is_refused(
+    nested: NestedModel, name: str
+) -> None:
+    with pytest.raises(UsageError, match="letters, digits, '_' and '-' only, and no '-' first"):
+        nested.add_level(name, 0.75)
+
+
 def test_a_state_dict_carries_every_level(nested: NestedModel) -> None:
     other = copy.deepcopy(nested).eval()
     with nested.at(*nested.levels):

@@ -228,6 +228,10 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
         _manifest("levels", 1, "name", to="a/b"),
         r"levels\[1\]\.name: expected letters, digits",
     ),
+    "level that looks like an option": (
+        _manifest("levels", 1, "name", to="-x"),
+        r"levels\[1\]\.name: .* and no '-' first",
+    ),
     "own tensor that is unknown": (
         _manifest("levels", 0, "own", to=["bn.wait"]),
         r"manifest\.json: levels: the program has no tensor 'bn\.wait'; did you mean",

@@ -388,3 +388,12 @@ def test_the_python_of_the_documentation_runs(
 
 def test_nested_runtime_is_a_name_of_the_package() -> None:
     assert nestedge.NestedRuntime is NestedRuntime
+
+
+def test_what_an_older_network_left_in_a_build_folder_is_not_run(dist: Path) -> None:
+    fake_artifact(dist, replace(DESCRIPTION, level="huge", parameters=10**9))
+    assert NestedRuntime(dist).levels == ("small", "full")
+    for cell in CELLS:
+        shutil.rmtree(dist / cell)
+    with pytest.raises(UsageError, match="holds no artifact of its last build"):
+        NestedRuntime(dist)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import onnx
 from onnx import numpy_helper
 
-from nestedge.convert import BuildSpec, Converted, LevelProgram, check_spec
+from nestedge.convert import BuildSpec, Converted, LevelProgram, check_half, check_spec
 from nestedge.explanation import FoundConstant, explain
 from nestedge.plugins import TensorInfo
 from nestedge_onnx.exporter import export_model
@@ -50,9 +50,12 @@ class OnnxExported:
 
         Raises:
             UsageError: the precision is not one it has, or int8 lacks calibration data.
-            NestedgeError: onnxruntime's tools cannot make the precision of the network.
+            NestedgeError: onnxruntime's tools cannot make the precision of the network, or
+                fp16 cannot hold one of its weights.
         """
         check_spec(self._converter, spec)
+        if spec.precision == "fp16":
+            check_half(self._level)
         model = _in_precision(self._model, spec)
         return converted(model, self._level, self._converter.packages)
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# onnxruntime >= 1.29 sends usage data unless this is set before its import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
 import onnx
 import torch
 from onnx import numpy_helper

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 from graphlib import TopologicalSorter
-
-# onnxruntime >= 1.29 sends usage data unless this is set before its import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import onnx

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-# onnxruntime >= 1.29 sends usage data unless this is set before its import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnx
 from onnx import numpy_helper
@@ -24,6 +20,7 @@ from nestedge_onnx.exporter import strip
 from nestedge_onnx.quiet import quiet
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
+_DEQUANTIZE = "DequantizeLinear"
 # What passes numbers on, so that it may work on 8 bits between two layers.
 _PASSING = ("Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose")
 
@@ -91,7 +88,7 @@ def quantize(
         scheme: which form.
 
     Raises:
-        NestedgeError: onnxruntime's quantiser cannot quantise the model.
+        NestedgeError: onnxruntime's quantiser cannot quantise the model, or nothing in it.
     """
     prepared = copy.deepcopy(model)
     # Advice to optimise first would be logged for every model; what torch exports is optimised.
@@ -116,6 +113,11 @@ def quantize(
     except Exception as error:
         # The quantiser raises many types, all about what it cannot quantise.
         raise NestedgeError(f"onnxruntime cannot quantise to int8: {reason_of(error)}") from error
+    if not any(node.op_type == _DEQUANTIZE for node in quantized.graph.node):
+        # trtexec would make up ranges of its own for such a file.
+        raise NestedgeError(
+            "onnxruntime cannot quantise to int8: nothing in it can be quantised; build fp32"
+        )
     strip(quantized)
     return quantized
 
@@ -171,6 +173,3 @@ def steps_of(graph: onnx.GraphProto) -> dict[str, Steps]:
             steps = Steps(scales, axis if scales.ndim else None, factors.get(output))
             found[node.input[0]] = steps
     return found
-
-
-_DEQUANTIZE = "DequantizeLinear"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx
 
-from nestedge.convert import BuildSpec, Converted, LevelProgram, check_spec
+from nestedge.convert import BuildSpec, Converted, LevelProgram, check_half, check_spec
 from nestedge.documents import json_bytes
 from nestedge_onnx.converter import OnnxConverter, converted
 from nestedge_onnx.exporter import export_model
@@ -63,9 +63,12 @@ class TensorrtExported:
 
         Raises:
             UsageError: the precision is not one it has, or int8 lacks calibration data.
-            NestedgeError: the network cannot be quantised, or TensorRT does not parse it.
+            NestedgeError: the network cannot be quantised, TensorRT does not parse it, or fp16
+                cannot hold one of its weights.
         """
         check_spec(self._converter, spec)
+        if spec.precision == "fp16":
+            check_half(self._level)
         model, cases = self._model, None
         if spec.precision == "int8" and spec.calibration:
             model = quantize(model, spec.calibration, FOR_TENSORRT)

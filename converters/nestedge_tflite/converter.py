@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from nestedge.affine import fold_affine
-from nestedge.convert import BuildSpec, Converted, LevelProgram, check_spec
+from nestedge.convert import BuildSpec, Converted, LevelProgram, check_half, check_spec
 from nestedge.folding import lower_batch_norms
 from nestedge_tflite.exporter import export_model
 from nestedge_tflite.flatbuffer import described
@@ -45,9 +45,12 @@ class TfliteExported:
 
         Raises:
             UsageError: the precision is not one it has, or int8 lacks calibration data.
-            NestedgeError: ai-edge-quantizer cannot make the precision of the network.
+            NestedgeError: ai-edge-quantizer cannot make the precision of the network, or
+                fp16 cannot hold one of its weights.
         """
         check_spec(self._converter, spec)
+        if spec.precision == "fp16":
+            check_half(self._level)
         content = _in_precision(self._model, spec)
         producer = {name: version(name) for name in self._converter.packages}
         return described(content, self._level, producer=producer)

@@ -31,7 +31,9 @@ def export_model(level: LevelProgram, *, batch: int = 1) -> bytes:
         path = Path(folder) / "model.tflite"
         try:
             with silenced():
-                litert_torch.convert(module, sample_kwargs=examples).export(str(path))
+                # Inputs and outputs of int64 would be of int32 without it.
+                model = litert_torch.convert(module, sample_kwargs=examples, enable_x64=True)
+                model.export(str(path))
         except Exception as error:
             # litert-torch raises many types, all about what it cannot express.
             reason = reason_of(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,34 @@ _DTYPES = {
     schema.TensorType.INT64: "int64",
     schema.TensorType.BOOL: "bool",
 }
+
+# The axis of the output channels in the weight of a layer that has a bias of its own.
+_CHANNELS = {
+    schema.BuiltinOperator.CONV_2D: 0,
+    schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3,
+    schema.BuiltinOperator.FULLY_CONNECTED: 0,
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A product of an activation and a weight.
+
+    Attributes:
+        data: name of the tensor that it reads.
+        weight_name: of its weight's tensor.
+        weight: its value.
+        axis: of the weight, that of the output channels.
+        bias: one number for each output channel, where it has one.
+        output: name of the tensor that it gives.
+    """
+
+    data: str
+    weight_name: str
+    weight: Array
+    axis: int
+    bias: Array | None
+    output: str
 
 
 def described(content: bytes, level: LevelProgram, *, producer: Mapping[str, str]) -> Converted:
@@ -65,23 +94,70 @@ def constants(content: bytes) -> Iterator[FoundConstant]:
         factors = _factors(graph)
         for position in range(graph.TensorsLength()):
             tensor = graph.Tensors(position)
-            place = _place(model.Buffers(tensor.Buffer()))
-            if place is None or tensor.Type() not in _DTYPES:
-                continue
-            offset, size = place
-            array = np.frombuffer(content[offset : offset + size], _DTYPES[tensor.Type()])
-            steps = _steps(tensor, factors.get(position))
-            yield FoundConstant(
-                tensor.Name().decode(), offset, array.reshape(_shape(tensor)), steps
-            )
+            found = _constant(content, model, tensor)
+            if found is not None:
+                yield replace(found, steps=_steps(tensor, factors.get(position)))
 
 
 def operators(content: bytes) -> set[int]:
     """The kinds of operators in a file, as numbers of `schema.BuiltinOperator`."""
     model: Any = schema.Model.GetRootAs(content, 0)
+    return set(_kinds(model))
+
+
+def layers(content: bytes) -> Iterator[Layer]:
+    """The layers of the first graph of a file in single precision, in the order they run in."""
+    model: Any = schema.Model.GetRootAs(content, 0)
+    graph, kinds = model.Subgraphs(0), _kinds(model)
+    for operator in _operators(graph):
+        axis = _CHANNELS.get(kinds[operator.OpcodeIndex()])
+        if axis is None:
+            continue
+        # A bias that a layer lacks is left out, or -1.
+        positions = [int(position) for position in operator.InputsAsNumpy() if position >= 0]
+        data, weight, *biases = (graph.Tensors(position) for position in positions)
+        found = _constant(content, model, weight)
+        (bias,) = [_constant(content, model, tensor) for tensor in biases] or [None]
+        # What is computed is in no layer's weight: the product of two activations.
+        if found is not None:
+            yield Layer(
+                data=data.Name().decode(),
+                weight_name=found.name,
+                weight=found.array,
+                axis=axis,
+                bias=None if bias is None else bias.array,
+                output=graph.Tensors(operator.Outputs(0)).Name().decode(),
+            )
+
+
+def check_outputs(content: bytes) -> None:
+    """Refuses a file whose signature gives something else than its graph does.
+
+    Raises:
+        ValueError: naming the outputs of the signature that the graph does not give.
+    """
+    model: Any = schema.Model.GetRootAs(content, 0)
+    names, given = model.SignatureDefs(0), model.Subgraphs(0).OutputsAsNumpy().tolist()
+    outputs = [names.Outputs(i) for i in range(names.OutputsLength())]
+    lost = [item.Name().decode() for item in outputs if item.TensorIndex() not in given]
+    if lost:
+        raise ValueError(f"outputs {lost} are lost; is one value given under several names?")
+
+
+def _kinds(model: Any) -> list[int]:
     codes = (model.OperatorCodes(i) for i in range(model.OperatorCodesLength()))
     # The older of the two fields holds numbers up to 127 only.
-    return {max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes}
+    return [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
+
+
+def _constant(content: bytes, model: Any, tensor: Any) -> FoundConstant | None:
+    """The constant that a tensor is, or None where it is computed."""
+    place = _place(model.Buffers(tensor.Buffer()))
+    if place is None or tensor.Type() not in _DTYPES:
+        return None
+    offset, size = place
+    array = np.frombuffer(content[offset : offset + size], _DTYPES[tensor.Type()])
+    return FoundConstant(tensor.Name().decode(), offset, array.reshape(_shape(tensor)))
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
@@ -115,10 +191,13 @@ def _scales(tensor: Any) -> Array | None:
 def _factors(graph: Any) -> dict[int, float]:
     """The scale of their layer's input, for the positions of biases: third of a layer's inputs."""
     factors = {}
-    for index in range(graph.OperatorsLength()):
-        operator = graph.Operators(index)
+    for operator in _operators(graph):
         if operator.InputsLength() == 3 and min(operator.Inputs(0), operator.Inputs(2)) >= 0:
             scales = _scales(graph.Tensors(operator.Inputs(0)))
             if scales is not None:
                 factors[operator.Inputs(2)] = float(scales[0])
     return factors
+
+
+def _operators(graph: Any) -> Iterator[Any]:
+    return (graph.Operators(index) for index in range(graph.OperatorsLength()))

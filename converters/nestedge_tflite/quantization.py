@@ -6,17 +6,16 @@ from collections.abc import Mapping
 
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
-from ai_edge_quantizer.calibrator import Calibrator
-from ai_edge_quantizer.qtyping import QSV, TFLOperationName
+from ai_edge_quantizer.qtyping import TFLOperationName
 from ai_edge_quantizer.quantizer import Quantizer
 from ai_edge_quantizer.recipe_manager import RecipeManager
-from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from nestedge.convert import reason_of
 from nestedge.errors import NestedgeError
 from nestedge.expressions import Array
-from nestedge_tflite.flatbuffer import operators
+from nestedge_tflite.flatbuffer import check_outputs, operators
 from nestedge_tflite.quiet import silenced
+from nestedge_tflite.ranges import ranges_of
 
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED")
 # What XNNPACK computes in 8 bits too. HARD_SWISH is not among it: the reference kernel that runs
@@ -98,28 +97,14 @@ def _quantized(
     try:
         with silenced():
             quantizer = Quantizer(model, recipe.get_quantization_recipe())
-            ranges = None if calibration is None else _ranges(model, recipe, calibration)
+            ranges = None if calibration is None else ranges_of(model, recipe, calibration)
             result = quantizer.quantize(ranges, enable_progress_report=False)
+        assert result.quantized_model is not None
+        content = bytes(result.quantized_model)
+        check_outputs(content)
     except Exception as error:
         # The quantizer raises many types, all about what it cannot quantise.
         raise NestedgeError(
             f"ai-edge-quantizer cannot make {precision} of the level: {reason_of(error)}"
         ) from error
-    assert result.quantized_model is not None
-    return bytes(result.quantized_model)
-
-
-def _ranges(
-    model: bytes, recipe: RecipeManager, calibration: Mapping[str, Array]
-) -> dict[str, QSV]:
-    """The smallest and largest value of every tensor over all cases.
-
-    The quantizer's own choice is a moving average that the first case dominates.
-    """
-    calibrator = Calibrator(model, num_threads=1, qsv_update_func=min_max_update)
-    (key,) = calibrator.get_signature_list()
-    count = len(next(iter(calibration.values())))
-    cases = [{name: array[i] for name, array in calibration.items()} for i in range(count)]
-    calibrator.calibrate({key: cases}, recipe)
-    ranges: dict[str, QSV] = calibrator.get_model_qsvs()
-    return ranges
+    return content

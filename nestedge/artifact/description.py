@@ -16,7 +16,7 @@ DESCRIPTION_FILE = "artifact.json"
 REFERENCE_FILE = "reference.safetensors"
 FORMAT = 2
 _FIELDS = (
-    *("format", "level", "runtime", "precision", "files", "model", "inputs", "outputs"),
+    *("level", "runtime", "precision", "files", "model", "inputs", "outputs"),
     *("preprocessing", "labels", "tolerance", "parameters", "macs", "producer"),
     *("checked_by", "peak_memory_bytes", "calibration", "key"),
 )
@@ -194,10 +194,7 @@ def parse_artifact(document: Value, folder: Path) -> Artifact:
     Raises:
         FormatError: a field is missing, unknown or wrong; the message names it.
     """
-    members = document.members()
-    if "format" in members and members["format"].data != FORMAT:
-        raise members["format"].error(f"{FORMAT}: another version of nestedge wrote this")
-    field = dict(zip(_FIELDS, document.fields(*_FIELDS), strict=True))
+    field = dict(zip(_FIELDS, document.versioned(FORMAT, *_FIELDS), strict=True))
     preprocessing, labels = field["preprocessing"].optional(), field["labels"].optional()
     calibration = field["calibration"].optional()
     artifact = Artifact(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +16,9 @@ from nestedge.artifact.description import (
     parse_artifact,
 )
 from nestedge.artifact.reference import parse_reference
-from nestedge.documents import json_bytes, parse_json, read_json, write_synced
+from nestedge.documents import file_sha256, json_bytes, parse_json, read_json, write_synced
 from nestedge.errors import FormatError, IntegrityError, UsageError, did_you_mean
+from nestedge.folders import replaced_folder
 
 
 def write_artifact(
@@ -27,8 +26,8 @@ def write_artifact(
 ) -> Artifact:
     """Writes an artifact, in place of the one that may be there.
 
-    Everything is written and flushed in a sibling folder first, so that a crash on the way leaves
-    the old artifact; one in the instant of the swap leaves none, and never half of one.
+    A crash on the way leaves the old artifact, or in the instant of the swap none, and never half
+    of one: see `nestedge.folders.replaced_folder`.
 
     Args:
         folder: of the artifact; its parents are made.
@@ -47,25 +46,9 @@ def write_artifact(
     # What cannot be read back is not written.
     artifact = parse_artifact(parse_json(document, document=str(folder / DESCRIPTION_FILE)), folder)
     parse_reference(artifact, files[REFERENCE_FILE])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+    with replaced_folder(folder) as temporary:
         for name, content in {**files, DESCRIPTION_FILE: document}.items():
             write_synced(temporary / name, content)
-        if folder.exists():
-            # In a container a process id comes again, and with it the rest of a crash.
-            shutil.rmtree(replaced, ignore_errors=True)
-            folder.replace(replaced)
-        temporary.replace(folder)
-    finally:
-        # An interrupt between the two renames puts the old artifact back.
-        if replaced.exists() and not folder.exists():
-            replaced.replace(folder)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
     return artifact
 
 
@@ -80,7 +63,8 @@ def read_artifact(folder: Path) -> Artifact:
     if not path.is_file():
         around = (*_description_files(folder.parent), *_description_files(folder.parent.parent))
         near = {str(found.parent) for found in around}
-        raise UsageError(f"no artifact at {folder}{did_you_mean(str(folder), near)}")
+        remedy = did_you_mean(str(folder), near) or "; make some with 'nestedge build'"
+        raise UsageError(f"no artifact at {folder}{remedy}")
     return parse_artifact(read_json(path), folder)
 
 
@@ -94,6 +78,8 @@ def find_artifacts(folder: Path) -> list[Artifact]:
     found = [parse_artifact(read_json(path), path.parent) for path in _description_files(folder)]
     if not found:
         state = "holds no artifact" if folder.is_dir() else "no such folder"
+        if folder.is_file():
+            state = "is a file, not the folder of a build"
         raise UsageError(f"{folder}: {state}: make some with 'nestedge build'")
     by_cell: dict[str, Artifact] = {}
     for artifact in found:
@@ -115,8 +101,11 @@ def check_integrity(artifact: Artifact) -> None:
     for name, record in sorted(artifact.files.items()):
         path = artifact.folder / name
         if not path.is_file():
-            raise IntegrityError(f"{artifact.cell}: {name}: missing; expected {record.sha256}")
-        found = _file_sha256(path)
+            raise IntegrityError(
+                f"{artifact.cell}: {name}: missing; expected sha256 {record.sha256}; "
+                "build or fetch it again"
+            )
+        found = file_sha256(path)
         if found != record.sha256:
             raise IntegrityError(
                 f"{artifact.cell}: {name}: expected sha256 {record.sha256}, found {found}; "
@@ -128,16 +117,8 @@ def _description_files(folder: Path) -> list[Path]:
     patterns = (DESCRIPTION_FILE, f"*/{DESCRIPTION_FILE}", f"*/*/{DESCRIPTION_FILE}")
     found = (path for pattern in patterns for path in folder.glob(pattern))
     # A folder whose name has a leading dot is what an interrupted write left.
-    return sorted(path for path in found if not _is_hidden(path.relative_to(folder)))
+    return sorted(p for p in found if p.is_file() and not _is_hidden(p.relative_to(folder)))
 
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -5,7 +5,6 @@ Everything is decided from hashes, so that a build with nothing to do never impo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,11 +14,11 @@ from typing import Any
 from nestedge import __version__
 from nestedge.artifact import Artifact
 from nestedge.building.keys import cell_key, found_artifact
-from nestedge.building.pool import Pool
+from nestedge.building.pool import Pool, WorkerCrash
 from nestedge.building.wanted import Request
 from nestedge.calibration import calibration_sha256
-from nestedge.documents import Value
-from nestedge.errors import UsageError
+from nestedge.documents import Value, file_sha256
+from nestedge.errors import NestedgeError, UsageError
 from nestedge.matrix import Cell, Matrix, Source, source_from_json
 
 NO_CALIBRATION = (
@@ -34,10 +33,12 @@ class Plan:
     Attributes:
         cells: every cell asked for, built or skipped, by name.
         missing: keys of those that have to be made, by name.
+        calibration_sha256: of the data that int8 is calibrated with; None where none is given.
     """
 
     cells: Mapping[str, Cell]
     missing: Mapping[str, str]
+    calibration_sha256: str | None
 
 
 def find_source(model: Path, request: Request, before: Matrix | None, pool: Pool) -> Source:
@@ -47,19 +48,27 @@ def find_source(model: Path, request: Request, before: Matrix | None, pool: Pool
         UsageError: there is no such file.
         FormatError: it is not a .nest.
         MissingDependencyError: the framework of a converter is not installed.
+        IntegrityError: it is replaced while it is read.
+        NestedgeError: the worker crashed.
     """
     if not model.is_file():
         raise UsageError(f"{model}: no such file")
-    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    sha256 = file_sha256(model)
     asked = [request.converter(runtime) for runtime in request.targets()]
     recorded = before is not None and before.nestedge == __version__
     known = before.source if before and recorded and before.source.sha256 == sha256 else None
     if known and all(_is_current(known, converter) for converter in asked):
         return replace(known, model=model.name)
     described: dict[str, Any] = {"model": model.name, "sha256": sha256}
-    with pool.worker() as worker:
-        for answer in worker.ask({"do": "describe", "model": str(model), "converters": asked}):
-            described |= answer
+    question = {"do": "describe", "model": str(model), "sha256": sha256, "converters": asked}
+    try:
+        with pool.worker() as worker:
+            for answer in worker.ask(question):
+                described |= answer
+    except WorkerCrash as crash:
+        raise NestedgeError(
+            f"{model}: the process that reads it ended with {crash.how}; is there enough memory?"
+        ) from crash
     source = source_from_json(Value(described, "the worker's answer"))
     others = known.converters if known else {}
     return replace(source, converters={**others, **source.converters})
@@ -92,7 +101,7 @@ def make_plan(folder: Path, request: Request, source: Source) -> Plan:
         if reason and cell.precision in request.precisions:
             raise UsageError(f"{cell.name}: {reason}")
         cells[cell.name] = replace(cell, state="skipped", reason=reason) if reason else cell
-    return Plan(cells, missing)
+    return Plan(cells, missing, given)
 
 
 def _is_current(source: Source, converter: str) -> bool:

@@ -108,6 +108,11 @@ class Pool:
         with self._lock:
             self._idle.append(worker)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its workers were ended on purpose."""
+        return self._stopped
+
     def stop(self) -> None:
         """Ends all workers, and starts no more."""
         with self._lock:
@@ -135,6 +140,7 @@ def run_job(job: Job, pool: Pool) -> Iterator[Message]:
     Raises:
         NestedgeError: of a worker, about the network or the calibration data.
         OSError: of a worker, about the disk.
+        CancelledError: the pool has been stopped: what is left has neither been made nor failed.
     """
     left = {item["cell"]: item for item in job.cells}
     while left:
@@ -148,6 +154,8 @@ def run_job(job: Job, pool: Pool) -> Iterator[Message]:
                     left.pop(begun)
                     yield answer
         except WorkerCrash as crash:
+            if pool.is_stopped:
+                raise CancelledError from crash
             left.pop(begun)
             yield {"failed": begun, "reason": f"the converter crashed: {crash.how}"}
 
@@ -193,6 +201,9 @@ def run_jobs(
 
 def _error(answer: Message) -> Exception:
     if answer["error"] == "OSError":
+        # A library that does not fit this machine is one without a number.
+        if answer["errno"] is None:
+            return OSError(answer["message"])
         return OSError(answer["errno"], os.strerror(answer["errno"]), answer["file"])
     kind = getattr(errors, answer["error"])
     assert issubclass(kind, errors.NestedgeError)

@@ -15,30 +15,24 @@ from nestedge.program.structure import flatten, rebuild
 CASES = 4
 
 
-def reference_inputs(
-    nested: NestedModel, *, batch: int = 1, cases: int = CASES, seed: int = 0
-) -> dict[str, Array]:
+def reference_inputs(nested: NestedModel, *, cases: int = CASES, seed: int = 0) -> dict[str, Array]:
     """A few inputs of every kind that the network takes.
 
     The first case is the example that the network was nested with, the others are noise of its
     mean and spread; inputs of whole numbers (indices, which may not be just any) repeat it.
 
     Returns:
-        For every input an array of shape (cases, *shape at the batch size).
+        For every input an array of shape (cases, *shape at a batch of 1).
     """
     rng = np.random.default_rng(seed)
     return {
-        spec.name: np.stack(
-            [_case(nested.examples[spec.name], spec, batch, i, rng) for i in range(cases)]
-        )
+        spec.name: np.stack([_case(nested.examples[spec.name], spec, i, rng) for i in range(cases)])
         for spec in nested.elastic.program.inputs
     }
 
 
-def _case(
-    example: torch.Tensor, spec: InputSpec, batch: int, index: int, rng: np.random.Generator
-) -> Array:
-    array: Array = np.broadcast_to(example.cpu().numpy(), spec.shape_at(batch))
+def _case(example: torch.Tensor, spec: InputSpec, index: int, rng: np.random.Generator) -> Array:
+    array: Array = np.broadcast_to(example.cpu().numpy(), spec.shape_at(1))
     if index == 0 or not example.is_floating_point():
         return array
     spread = float(array.std()) or 1.0

@@ -21,7 +21,8 @@ from nestedge.errors import FormatError, NestedgeError, UsageError
 from nestedge.matrix import MATRIX_FILE, Cell, Matrix, Source, read_matrix, write_matrix
 
 LOCK_FILE = ".lock"
-LOG_FOLDER = "logs"
+# With a dot, which no level has in its name.
+LOG_FOLDER = "build.logs"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def build(
         UsageError: a level, runtime or precision does not exist, or one that was asked for by name
             cannot be made; or another build is writing to the folder.
         FormatError: the .nest is not one.
+        IntegrityError: the .nest or the calibration data is replaced in the meantime.
         NestedgeError: the disk is full; what was built by then stays, and need not be built again.
         OSError: the folder cannot be written to.
     """
@@ -83,7 +85,7 @@ def build(
             if after_each is not None:
                 after_each(cell, len(plan.missing))
 
-        jobs = _jobs(model, folder, request, plan)
+        jobs = _jobs(model, folder, request, plan, sha256=source.sha256)
         for job in jobs:
             (folder / job.request["log"]).unlink(missing_ok=True)
         run_jobs(
@@ -100,6 +102,8 @@ def build(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK_FILE, timeout=0):
@@ -158,7 +162,7 @@ def _matrix(folder: Path) -> Matrix | None:
         return None
 
 
-def _jobs(model: Path, folder: Path, request: Request, plan: Plan) -> list[Job]:
+def _jobs(model: Path, folder: Path, request: Request, plan: Plan, *, sha256: str) -> list[Job]:
     """The cells to make, by level and converter."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name, key in plan.missing.items():
@@ -170,10 +174,12 @@ def _jobs(model: Path, folder: Path, request: Request, plan: Plan) -> list[Job]:
             {
                 "do": "make",
                 "model": str(model),
+                "sha256": sha256,
                 "folder": str(folder),
                 "level": level,
                 "converter": converter,
                 "calibration": None if request.calibration is None else str(request.calibration),
+                "calibration_sha256": plan.calibration_sha256,
                 "log": f"{LOG_FOLDER}/{level}.{converter}.log",
             },
             cells,

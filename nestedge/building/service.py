@@ -27,7 +27,8 @@ from nestedge.building.cells import (
 )
 from nestedge.calibration import Calibration
 from nestedge.convert import Converter, Exported
-from nestedge.errors import NestedgeError
+from nestedge.documents import file_sha256
+from nestedge.errors import IntegrityError, NestedgeError
 from nestedge.model import NestedModel
 from nestedge.nestfile import load
 from nestedge.plugins import load_converter
@@ -58,12 +59,13 @@ class Service:
 
         Raises:
             NestedgeError: what is asked for does not exist.
+        IntegrityError: the .nest or the calibration data is not the planned one.
             OSError: the disk is full, or the folder cannot be written to.
         """
         return self._describe(request) if request["do"] == "describe" else self._make(request)
 
     def _describe(self, request: Answer) -> Iterator[Answer]:
-        nested = self._network(request["model"])
+        nested = self._network(request)
         stored = nested.calibration
         record = None if stored is None else {"sha256": stored.sha256, "cases": stored.cases}
         yield {
@@ -74,9 +76,9 @@ class Service:
 
     def _make(self, request: Answer) -> Iterator[Answer]:
         """Cells of one level and one converter; the level is traced once."""
-        nested = self._network(request["model"])
+        nested = self._network(request)
         converter, folder = load_converter(request["converter"]), Path(request["folder"])
-        calibration = self._calibration(nested, request["calibration"])
+        calibration = self._calibration(nested, request)
         level = self._level(nested, request["level"])
         log = folder / request["log"]
         with _logged(log):
@@ -100,16 +102,33 @@ class Service:
             self._levels = {name: prepare_level(nested, name)}
         return self._levels[name]
 
-    def _network(self, path: str) -> NestedModel:
+    def _network(self, request: Answer) -> NestedModel:
+        path, sha256 = request["model"], request["sha256"]
         if path not in self._nested:
-            self._nested = {path: load(path)}
+            nested = load(path)
+            # After it was read: one that has been replaced since the plan, or meanwhile, shows.
+            _check_same(path, file_sha256(Path(path)), planned=sha256)
+            self._nested = {path: nested}
         return self._nested[path]
 
-    def _calibration(self, nested: NestedModel, folder: str | None) -> Calibration | None:
+    def _calibration(self, nested: NestedModel, request: Answer) -> Calibration | None:
+        folder = request["calibration"]
         if folder not in self._calibrations:
-            given = None if folder is None else Path(folder)
-            self._calibrations = {folder: find_calibration(nested, given)}
+            found = find_calibration(nested, None if folder is None else Path(folder))
+            if found is not None:
+                planned = request["calibration_sha256"]
+                _check_same(f"calibration: {folder}", found.sha256, planned=planned)
+            self._calibrations = {folder: found}
         return self._calibrations[folder]
+
+
+def _check_same(what: str, found: str, *, planned: str) -> None:
+    """Refuses what is not what the cells were planned, and will be named, by."""
+    if found != planned:
+        raise IntegrityError(
+            f"{what}: changed during the build: expected sha256 {planned}, found {found}; "
+            "build again"
+        )
 
 
 def _described(name: str) -> Answer:

@@ -64,7 +64,8 @@ def _say(answers: TextIO, answer: dict[str, Any]) -> None:
 def _as_answer(error: Exception) -> dict[str, Any]:
     """An error, to be raised again by the parent."""
     if isinstance(error, OSError):
-        return {"error": "OSError", "errno": error.errno, "file": str(error.filename or "")}
+        told = {"errno": error.errno, "file": str(error.filename or ""), "message": str(error)}
+        return {"error": "OSError", **told}
     kind = type(error) if isinstance(error, NestedgeError) else UsageError
     return {"error": kind.__name__, "message": str(error)}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from nestedge.cli.budget import parse_budget
 from nestedge.cli.text import json_option, print_json, table
 from nestedge.demo.story import (
     DEVICE_FOLDER,
@@ -20,7 +21,7 @@ from nestedge.demo.story import (
     tell,
 )
 from nestedge.errors import VerificationError
-from nestedge.selection import Budget, format_size, parse_duration, parse_size
+from nestedge.selection import format_size
 from nestedge.training import Progress
 
 
@@ -37,10 +38,7 @@ def command(size: str, latency: str | None, seed: int, as_json: bool) -> None:
     Writes digits.nest, dist/, report.html, repo/ and device/ into the current folder, and ends
     with a table of what every level costs and gives in every precision.
     """
-    budget = Budget(
-        size_bytes=parse_size(size),
-        latency_ms=None if latency is None else parse_duration(latency),
-    )
+    budget = parse_budget(size=size, latency=latency)
     started = time.monotonic()
     announce = _announcer(started, hidden=as_json)
     progress = None if as_json else _show_training()

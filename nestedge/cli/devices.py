@@ -8,7 +8,8 @@ import click
 
 from nestedge.cli.text import json_option, print_json, table
 from nestedge.devices.detection import detect, matching_profile
-from nestedge.devices.library import load_profile, profile_ids
+from nestedge.devices.files import known_ids
+from nestedge.devices.library import load_profile
 from nestedge.devices.profile import DeviceProfile, Figure, FigureValue, Target
 
 
@@ -24,7 +25,7 @@ def command(ctx: click.Context) -> None:
 @json_option
 def list_devices(as_json: bool) -> None:
     """List the known devices and what they run."""
-    profiles = [load_profile(device) for device in profile_ids()]
+    profiles = [load_profile(device) for device in known_ids()]
     if as_json:
         print_json([profile.to_json() for profile in profiles])
         return
@@ -65,7 +66,7 @@ def detect_device(as_json: bool) -> None:
     click.echo(_text(profile))
     click.echo()
     if known is None:
-        click.echo(f"none of the known devices: {', '.join(profile_ids())}")
+        click.echo(f"none of the known devices: {', '.join(known_ids())}")
     else:
         click.echo(f"this is {known}: 'nestedge devices show {known}' says what is known about it")
 

@@ -6,18 +6,11 @@ from pathlib import Path
 
 import click
 
+from nestedge.cli.budget import budget_options, parse_budget
 from nestedge.cli.text import folder_argument, json_option, print_json, table
-from nestedge.devices.detection import LOCAL
+from nestedge.devices.profile import LOCAL
 from nestedge.profiling.measurement import Measurement
-from nestedge.selection import (
-    Budget,
-    Candidate,
-    DeviceSelection,
-    format_size,
-    parse_duration,
-    parse_size,
-    select_for_device,
-)
+from nestedge.selection import Candidate, DeviceSelection, format_size, select_for_device
 
 
 @click.command()
@@ -29,10 +22,7 @@ from nestedge.selection import (
     show_default=True,
     help="A device that FOLDER was built for; local is this machine.",
 )
-@click.option("--latency", help="The median latency is at most this: 8ms, 0.5s.")
-@click.option("--size", help="The model file is at most this: 40MB, 512KiB.")
-@click.option("--memory", help="Weights and activations take at most this at once: 40MB.")
-@click.option("--min-accuracy", type=float, help="The accuracy is at least this, in percent.")
+@budget_options
 @json_option
 def command(
     folder: Path,
@@ -49,12 +39,7 @@ def command(
     Only artifacts that 'nestedge verify' passed are chosen. Latencies count only where they were
     measured on the device. Exit code 5: none fits the budget. 3: all failed their verification.
     """
-    budget = Budget(
-        latency_ms=None if latency is None else parse_duration(latency),
-        size_bytes=None if size is None else parse_size(size),
-        memory_bytes=None if memory is None else parse_size(memory),
-        min_accuracy=min_accuracy,
-    )
+    budget = parse_budget(latency=latency, size=size, memory=memory, min_accuracy=min_accuracy)
     found = select_for_device(folder, device, budget)
     if as_json:
         print_json(_document(found))

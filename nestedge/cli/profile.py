@@ -18,7 +18,6 @@ from nestedge.cli.text import (
 )
 from nestedge.documents import read_arrays
 from nestedge.errors import FormatError, UsageError
-from nestedge.plugins import Array
 from nestedge.profiling.measure import (
     Measurement,
     measure_accuracies,
@@ -52,15 +51,13 @@ def command(
     Everything is warmed up, then run in rounds of shuffled order, so that drift hits all alike.
     Artifacts whose engine only another device can build get an accuracy, but no latency.
     """
-    # Before the measuring, which takes a while.
-    test_set = None if data is None else _read_test_set(data)
+    # First, since data that does not fit must not show after minutes of measuring.
+    accuracies = [] if data is None else _accuracies(folder, data, threads=threads)
     with progress("measuring", rounds, hidden=as_json) as advance:
         measurements = profile_folder(
             folder, rounds=rounds, seed=seed, threads=threads, after_round=advance
         )
-    if test_set is not None:
-        inputs, labels = test_set
-        measurements += measure_accuracies(folder, inputs=inputs, labels=labels, threads=threads)
+    measurements += accuracies
     if not measurements:
         raise UsageError(
             f"{folder}: every artifact needs an engine that only its device can build: no latency "
@@ -79,12 +76,16 @@ def command(
     click.echo(f"on {first.device}, threads: {first.threads}; kept in {path}")
 
 
-def _read_test_set(path: Path) -> tuple[Array, Array]:
+def _accuracies(folder: Path, path: Path, *, threads: int) -> list[Measurement]:
+    """The accuracy of every artifact on the test set in a file."""
     arrays = read_arrays(path)
     if arrays.keys() != {"inputs", "labels"}:
         names = [name or "one array without a name" for name in sorted(arrays)]
         raise FormatError(f"{path}: expected the arrays 'inputs' and 'labels', found {names}")
-    return arrays["inputs"], arrays["labels"]
+    try:
+        return measure_accuracies(folder, **arrays, threads=threads)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _text(measurements: list[Measurement]) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from nestedge.cli.budget import budget_options, parse_budget
 from nestedge.cli.text import folder_argument, json_option, print_json
 from nestedge.report import write_report
-from nestedge.selection import Budget, parse_duration, parse_size
 
 
 @click.command()
@@ -21,10 +21,7 @@ from nestedge.selection import Budget, parse_duration, parse_size
     show_default=True,
     help="File to write.",
 )
-@click.option("--latency", help="Pick for a median latency of at most this: 8ms, 0.5s.")
-@click.option("--size", help="Pick for a model file of at most this: 40MB, 512KiB.")
-@click.option("--memory", help="Pick for weights and activations of at most this: 40MB.")
-@click.option("--min-accuracy", type=float, help="Pick for at least this accuracy, in percent.")
+@budget_options
 @json_option
 def command(
     folder: Path,
@@ -40,15 +37,9 @@ def command(
 
     With a budget the page has the artifact to use on every device too.
     """
-    limits = (latency, size, memory, min_accuracy)
     budget = None
-    if any(limit is not None for limit in limits):
-        budget = Budget(
-            latency_ms=None if latency is None else parse_duration(latency),
-            size_bytes=None if size is None else parse_size(size),
-            memory_bytes=None if memory is None else parse_size(memory),
-            min_accuracy=min_accuracy,
-        )
+    if (latency, size, memory, min_accuracy) != (None, None, None, None):
+        budget = parse_budget(latency=latency, size=size, memory=memory, min_accuracy=min_accuracy)
     write_report(folder, output, budget=budget)
     size_bytes = output.stat().st_size
     if as_json:

@@ -49,7 +49,11 @@ def command(
     opened = NestedRuntime(
         folder, level=level, runtime=runtime, precision=precision, threads=threads
     )
-    outputs = opened.run(_read_inputs(opened.artifact, data))
+    inputs = _read_inputs(opened.artifact, data)
+    try:
+        outputs = opened.run(inputs)
+    except ValueError as error:
+        raise UsageError(f"{data}: {error}") from error
     if output is not None:
         write_arrays(output, outputs)
     if as_json:

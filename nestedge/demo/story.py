@@ -15,6 +15,7 @@ from nestedge.building import Request, build
 from nestedge.demo.data import DigitsData
 from nestedge.demo.training import train_digits
 from nestedge.devices.library import load_profile
+from nestedge.devices.profile import LOCAL
 from nestedge.documents import write_arrays
 from nestedge.errors import NestedgeError
 from nestedge.images import read_image
@@ -42,7 +43,6 @@ REPORT_FILE = "report.html"
 REPOSITORY = "repo"
 DEVICE_FOLDER = "device"
 
-LOCAL = "local"
 DEVICES = ("jetson-orin-nano-8gb", "pixel-8", "raspberry-pi-5", LOCAL)
 
 

@@ -12,12 +12,9 @@ from pathlib import Path
 
 from nestedge.devices.cpuinfo import architecture, clusters, instruction_sets, parse_cores
 from nestedge.devices.files import match_profile
-from nestedge.devices.profile import DeviceProfile, Figure, FigureValue, Kind, Target
+from nestedge.devices.profile import LOCAL, DeviceProfile, Figure, FigureValue, Kind, Target
 from nestedge.errors import NestedgeError
 from nestedge.plugins import load_runtime
-
-LOCAL = "local"
-"""The id of the machine that detects itself."""
 
 _CPUINFO = "proc/cpuinfo"
 _MEMINFO = "proc/meminfo"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from nestedge.devices.profile import DeviceProfile
+from nestedge.devices.profile import LOCAL, DeviceProfile
 from nestedge.documents import Value
 from nestedge.errors import FormatError, NestedgeError, UsageError
 
@@ -102,8 +102,8 @@ def _check_file(profile: DeviceProfile, path: Path) -> None:
     """What a file must say beyond what a profile must: who it is about, and why to believe it."""
     if profile.id != path.stem:
         raise FormatError(f"{path}: id: expected {path.stem!r}, as the file, found {profile.id!r}")
-    if profile.id == "local":
-        raise FormatError(f"{path}: id: 'local' is the machine that detects itself; rename it")
+    if profile.id == LOCAL:
+        raise FormatError(f"{path}: id: {LOCAL!r} is the machine that detects itself; rename it")
     if not profile.targets:
         raise FormatError(f"{path}: runtime: expected at least one [[runtime]]")
     for index, target in enumerate(profile.targets):

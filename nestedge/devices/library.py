@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nestedge.devices.detection import LOCAL, detect
+from nestedge.devices.detection import detect
 from nestedge.devices.files import SUFFIX, known_ids, known_profile, read_profile
-from nestedge.devices.profile import DeviceProfile
+from nestedge.devices.profile import LOCAL, DeviceProfile
 from nestedge.errors import UsageError, did_you_mean
-
-
-def profile_ids() -> tuple[str, ...]:
-    """Ids of the known devices, sorted; "local" is not among them."""
-    return known_ids()
 
 
 def load_profile(device: str) -> DeviceProfile:
@@ -30,7 +25,7 @@ def load_profile(device: str) -> DeviceProfile:
         return read_profile(Path(device))
     if device == LOCAL:
         return detect()
-    known = [*profile_ids(), LOCAL]
+    known = [*known_ids(), LOCAL]
     if device not in known:
         raise UsageError(f"no device {device!r}; known are {known}{did_you_mean(device, known)}")
     return known_profile(device)

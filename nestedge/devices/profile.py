@@ -16,7 +16,9 @@ from nestedge.errors import FormatError, did_you_mean
 
 Confidence = Literal["high", "medium", "low"]
 Kind = Literal["jetson", "android", "linux"]
-Precision = Literal["fp32", "fp16", "int8"]
+LOCAL = "local"
+"""The id of the machine that detects itself."""
+
 FigureValue = int | float | str | tuple[str, ...]
 
 

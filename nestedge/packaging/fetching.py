@@ -8,12 +8,13 @@ from pathlib import Path
 
 from nestedge.artifact import DESCRIPTION_FILE, Artifact, FileRecord
 from nestedge.artifact.description import parse_artifact
-from nestedge.devices.detection import LOCAL, matching_profile
-from nestedge.documents import parse_json, write_synced
+from nestedge.devices.detection import matching_profile
+from nestedge.devices.profile import LOCAL
+from nestedge.documents import parse_json, write_chunks, write_synced
 from nestedge.errors import FormatError, IntegrityError, UsageError, did_you_mean
+from nestedge.folders import replaced_folder
 from nestedge.packaging.checked import checked
 from nestedge.packaging.filtering import CellFilter, default_cell
-from nestedge.packaging.folders import replaced_folder, write_chunks
 from nestedge.packaging.shipment import (
     INDEX_FILE,
     SHIPMENT_FILE,
@@ -110,6 +111,7 @@ class _ShippedFiles:
                 f"{where}: expected files of {self.cell.size_bytes} bytes in all, as "
                 f"{SHIPMENT_FILE} says, found {size_bytes}"
             )
+        folder.mkdir(parents=True)
         for name, record in artifact.files.items():
             write_chunks(folder / name, self._file(name, record))
         write_synced(folder / DESCRIPTION_FILE, document)

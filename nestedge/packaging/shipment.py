@@ -133,9 +133,8 @@ def parse_shipment(document: Value) -> Shipment:
     Raises:
         FormatError: a field is missing, unknown or wrong; the message names it.
     """
-    _check_format(document)
-    _, nestedge, device, model, levels, cells, default = document.fields(
-        "format", "nestedge", "device", "model", "levels", "cells", "default"
+    nestedge, device, model, levels, cells, default = document.versioned(
+        FORMAT, "nestedge", "device", "model", "levels", "cells", "default"
     )
     name, sha256 = model.fields("name", "sha256")
     shipment = Shipment(
@@ -165,8 +164,7 @@ def parse_index(document: Value) -> dict[str, IndexEntry]:
     Raises:
         FormatError: a field is missing, unknown or wrong; the message names it.
     """
-    _check_format(document)
-    _, devices = document.fields("format", "devices")
+    (devices,) = document.versioned(FORMAT, "devices")
     return {name: _entry(value) for name, value in devices.members().items()}
 
 
@@ -205,12 +203,6 @@ def _read_cell(folder: Path, cell: ShippedCell) -> Artifact:
     artifact = parse_artifact(parse_json(content, document=str(path)), path.parent)
     check_artifact(cell, artifact)
     return artifact
-
-
-def _check_format(document: Value) -> None:
-    members = document.members()
-    if "format" in members and members["format"].data != FORMAT:
-        raise members["format"].error(f"{FORMAT}: another version of nestedge wrote this")
 
 
 def _cell(value: Value) -> ShippedCell:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestedge.artifact import DESCRIPTION_FILE, Artifact, check_integrity, read_artifact
-from nestedge.documents import read_json, write_synced, write_whole
+from nestedge.artifact import DESCRIPTION_FILE, Artifact, check_integrity
+from nestedge.documents import read_json, write_chunks, write_synced, write_whole
 from nestedge.errors import NestedgeError, UsageError, VerificationError, did_you_mean
-from nestedge.matrix import Matrix, read_matrix
+from nestedge.folders import replaced_folder
+from nestedge.matrix import Matrix, built_artifacts, read_matrix
 from nestedge.packaging.checked import checked
 from nestedge.packaging.filtering import CellFilter, default_cell
-from nestedge.packaging.folders import replaced_folder, write_chunks
 from nestedge.packaging.shipment import (
     INDEX_FILE,
     SHIPMENT_FILE,
@@ -59,11 +59,13 @@ def ship(
         only: which of the cells.
 
     Raises:
-        UsageError: there is no such device or cell.
+        UsageError: there is no such device or cell, or the repository is a file.
         IntegrityError: a file of the build is missing or changed.
         VerificationError: a cell has not passed 'nestedge verify' as it is now.
         OSError: the disk is full, or the repository cannot be written to; what it had stays.
     """
+    if repository.exists() and not repository.is_dir():
+        raise UsageError(f"{repository}: is a file; give a folder")
     matrix = read_matrix(folder)
     unknown = sorted({*(default or {})} - {*devices})
     if unknown:
@@ -96,13 +98,13 @@ def _load(
     if not built:
         raise UsageError(f"{where}: {folder} has no cell for it that was built")
     chosen = only.select(built, where=where)
-    artifacts = [read_artifact(folder / cell.name) for cell in chosen]
     names = [cell.name for cell in chosen]
     if default is not None and default not in names:
         suggestion = did_you_mean(default, names)
         raise UsageError(
             f"{where}: no cell {default!r} to run first; there are {names}{suggestion}"
         )
+    artifacts = list(built_artifacts(folder, chosen).values())
     for artifact in artifacts:
         check_integrity(artifact)
     shipment = Shipment(
@@ -160,6 +162,7 @@ def _write(load: _Load, folder: Path) -> None:
         for cell, artifact in zip(load.shipment.cells, load.artifacts, strict=True):
             hashes = {name: file.sha256 for name, file in artifact.files.items()}
             source = FolderSource(artifact.folder)
+            (temporary / cell.name).mkdir(parents=True)
             for name, sha256 in {**hashes, DESCRIPTION_FILE: cell.sha256}.items():
                 # A build that runs at the same time may have changed what was checked.
                 chunks = checked(

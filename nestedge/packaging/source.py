@@ -70,7 +70,7 @@ class FolderSource:
         try:
             with (self.folder / path).open("rb") as file:
                 yield from _bounded(file, limit)
-        except NotADirectoryError as error:
+        except (NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(str(error)) from error
 
     def __str__(self) -> str:

@@ -143,7 +143,7 @@ def measure_accuracy(
         UsageError: the artifact is not a classifier of batches of one.
         ValueError: inputs and labels do not belong together, or do not fit the artifact.
     """
-    _check_labels(labels, cases=len(inputs), classes=_classes(artifact))
+    _check_labels(labels, inputs, classes=_classes(artifact))
     session = runtime.open(artifact.model_path, threads=threads)
     output = artifact.outputs[0].name
     correct = 0
@@ -207,9 +207,12 @@ def _classes(artifact: Artifact) -> int:
     return shapes[0][1]
 
 
-def _check_labels(labels: Array, *, cases: int, classes: int) -> None:
-    if labels.shape != (cases,) or cases == 0:
-        raise ValueError(f"expected a label for each of {cases} inputs, got shape {labels.shape}")
+def _check_labels(labels: Array, inputs: Array, *, classes: int) -> None:
+    if inputs.ndim == 0 or labels.shape != inputs.shape[:1] or len(inputs) == 0:
+        raise ValueError(
+            f"expected inputs of shape (cases, ...) and labels of shape (cases,), "
+            f"got {inputs.shape} and {labels.shape}"
+        )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {labels.dtype.name}")
     if labels.min() < 0 or labels.max() >= classes:

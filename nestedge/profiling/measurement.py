@@ -60,9 +60,7 @@ def load_measurements(folder: Path) -> list[Measurement]:
     path = folder / MEASUREMENTS_FILE
     if not path.is_file():
         return []
-    version, measurements = read_json(path).fields("format", "measurements")
-    if version.data != FORMAT:
-        raise version.error(f"{FORMAT}: another version of nestedge wrote this")
+    (measurements,) = read_json(path).versioned(FORMAT, "measurements")
     return sorted((_parse(value) for value in measurements.elements()), key=_key)
 
 

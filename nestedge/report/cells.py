@@ -12,7 +12,7 @@ from nestedge.profiling.measurement import Measurement
 from nestedge.report.records import Records
 from nestedge.report.wording import between, decimals, error, plural, short_hash
 from nestedge.selection import Candidate, format_size
-from nestedge.verify import Verification
+from nestedge.verify import Verification, deciding
 
 Kind = Literal["verified", "engine", "unverified", "skipped", "failed"]
 
@@ -125,9 +125,7 @@ def _state(records: Records, cell: Cell) -> State:
     if not found:
         return State("unverified", "unverified", ("run 'nestedge verify'",))
     details = tuple(line for record in found for line in _check_lines(record, artifact))
-    # The runtime that it was built to be checked by decides, if that ran it.
-    own = [record for record in found if record.runtime == artifact.checked_by] or found
-    if not all(record.passed for record in own):
+    if not all(record.passed for record in deciding(artifact, found)):
         return State("failed", "is not its level", details)
     if artifact.is_engine_unbuilt:
         return State("engine", "engine unbuilt, unverified", details)

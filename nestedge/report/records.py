@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestedge.artifact import Artifact, check_integrity, find_artifacts
-from nestedge.devices.detection import LOCAL, matching_profile
-from nestedge.errors import IntegrityError
-from nestedge.matrix import Cell, Matrix, read_matrix
+from nestedge.artifact import Artifact, check_integrity
+from nestedge.devices.detection import matching_profile
+from nestedge.devices.profile import LOCAL
+from nestedge.matrix import Cell, Matrix, built_artifacts, read_matrix
 from nestedge.profiling.measurement import Measurement, describe_device, load_measurements
 from nestedge.selection import Candidate, candidates
 from nestedge.verify import Verification, load_verifications
@@ -80,13 +80,9 @@ def read_records(folder: Path, *, root: Path = Path("/")) -> Records:
         IntegrityError: an artifact is gone, or a file is not the one that was built.
     """
     matrix = read_matrix(folder)
-    built = sorted(name for name, cell in matrix.cells.items() if cell.state == "built")
-    found = {artifact.cell: artifact for artifact in find_artifacts(folder)} if built else {}
-    for name in built:
-        if name not in found:
-            raise IntegrityError(f"{folder / name}: no artifact, though it was built; build again")
-        check_integrity(found[name])
-    artifacts = {name: found[name] for name in built}
+    artifacts = built_artifacts(folder, [matrix.cells[name] for name in sorted(matrix.cells)])
+    for artifact in artifacts.values():
+        check_integrity(artifact)
     hashes = {(name, found.files[found.model].sha256) for name, found in artifacts.items()}
     return Records(
         folder=folder,

@@ -107,4 +107,5 @@ def accuracy_misses(candidate: Candidate, least: float | None) -> list[Miss]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    percent = 100 * share
+    return f"{percent:.3g} %" if percent < 1000 else f"{percent:,.0f} %"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nestedge.artifact import Artifact
 from nestedge.profiling.measurement import Measurement
-from nestedge.verify import Verification
+from nestedge.verify import Verification, deciding
 
 UNVERIFIED = "not verified: run 'nestedge verify'"
 
@@ -78,12 +78,11 @@ def candidates(
 def _verdict(artifact: Artifact, verifications: Sequence[Verification]) -> tuple[str, str]:
     """Why an artifact must not be used, and what its verification leaves open.
 
-    The runtime that it was built to be checked by decides. Where that never ran it, as on a device
-    too old for it, those decide that did; elsewhere a failure in one of them is only told.
+    A failure in a runtime that does not decide is only told.
     """
     key = (artifact.cell, artifact.files[artifact.model].sha256)
     records = [found for found in verifications if (found.cell, found.model_sha256) == key]
-    own = [found for found in records if found.runtime == artifact.checked_by] or records
+    own = deciding(artifact, records)
     if not own:
         return UNVERIFIED, ""
     refusal = "; ".join(_failure(found) for found in own if not found.passed)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nestedge.artifact import Artifact, find_artifacts
-from nestedge.devices.detection import LOCAL, matching_profile
-from nestedge.errors import IntegrityError, UsageError
-from nestedge.matrix import MATRIX_FILE, Cell, read_matrix
+from nestedge.artifact import Artifact, check_integrity, find_artifacts
+from nestedge.devices.detection import matching_profile
+from nestedge.devices.profile import LOCAL
+from nestedge.errors import UsageError
+from nestedge.matrix import MATRIX_FILE, Cell, built_artifacts, read_matrix
 from nestedge.profiling.measurement import Measurement, describe_device, load_measurements
 from nestedge.selection.budget import Budget
 from nestedge.selection.candidate import Candidate, candidates
@@ -50,7 +51,7 @@ def select_for_device(
 
     Raises:
         UsageError: it was not built for the device, or `select` says why.
-        IntegrityError: an artifact that was built is gone.
+        IntegrityError: an artifact that was built is gone, or a file of the chosen one is changed.
         VerificationError: all artifacts of the device failed their verification.
         BudgetError: none fits the budget.
     """
@@ -64,6 +65,8 @@ def select_for_device(
     verifications = load_verifications(folder)
     known = candidates(artifacts, measurements, verifications=verifications, machine=machine)
     selection = select(known, budget, elsewhere=None if is_here else device)
+    chosen = next(found for found in artifacts if found.cell == selection.chosen)
+    check_integrity(chosen)
     notes = (
         *selection.notes,
         *_latency_notes(artifacts, measurements, known, device),
@@ -75,7 +78,7 @@ def select_for_device(
         device,
         candidates=tuple(known),
         selection=replace(selection, notes=notes),
-        artifact=next(found for found in artifacts if found.cell == selection.chosen),
+        artifact=chosen,
     )
 
 
@@ -85,14 +88,8 @@ def _of_device(folder: Path, device: str) -> tuple[list[Artifact], list[Cell]]:
         return find_artifacts(folder), []
     cells = read_matrix(folder).of_device(device)
     unbuilt = [cell for cell in cells if cell.state != "built"]
-    if len(unbuilt) == len(cells):
-        return [], unbuilt
-    found = {artifact.cell: artifact for artifact in find_artifacts(folder)}
-    built = sorted(cell.name for cell in cells if cell.state == "built")
-    for name in built:
-        if name not in found:
-            raise IntegrityError(f"{folder / name}: no artifact, though it was built; build again")
-    return [found[name] for name in built], unbuilt
+    found = built_artifacts(folder, cells)
+    return [found[name] for name in sorted(found)], unbuilt
 
 
 def _unbuilt_line(cell: Cell) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,20 @@ import torch
 
 from nestedge.artifact import find_artifacts, read_artifact
 from nestedge.building import Built, Request, build
-from nestedge.errors import FormatError, UsageError
+from nestedge.building.planning import find_source, make_plan
+from nestedge.building.pool import (
+    Job,
+    Message,
+    Pool,
+    Worker,
+    WorkerCrash,
+    _error,
+    run_job,
+    run_jobs,
+)
+from nestedge.building.run import _jobs
+from nestedge.building.worker import _as_answer
+from nestedge.errors import FormatError, IntegrityError, NestedgeError, UsageError
 from nestedge.levels import Level
 from nestedge.matrix import Cell, read_matrix
 from nestedge.nested import Card, nest
@@ -113,8 +128,8 @@ def test_what_a_killed_build_left_is_removed(model: Path, dist: Path) -> None:
         (dist / "small" / name).mkdir()
         (dist / "small" / name / "model.fake").write_bytes(b"half")
     (dist / ".build.json.17.tmp").write_bytes(b"half")
-    (dist / "logs").mkdir()
-    (dist / "logs" / "small.fake.log").write_bytes(b"tracing")
+    (dist / "build.logs").mkdir()
+    (dist / "build.logs" / "small.fake.log").write_bytes(b"tracing")
     (dist / "build.json").unlink()
     built = build(model, dist, Request([device("fake")]))
     assert built.made == set()
@@ -156,7 +171,7 @@ def test_a_converter_that_fails_or_crashes_leaves_the_other_cells(model: Path, d
 
 def test_where_nothing_failed_no_log_is_kept(model: Path, dist: Path) -> None:
     build(model, dist, Request([device("fake")], levels=("small",)))
-    assert not (dist / "logs").exists()
+    assert not (dist / "build.logs").exists()
 
 
 def test_int8_without_calibration_data_is_skipped_with_the_remedy(model: Path, dist: Path) -> None:
@@ -271,3 +286,98 @@ def test_an_error_of_the_disk_ends_the_build_and_keeps_what_is_there(
     with pytest.raises(OSError, match="full"):
         build(model, dist, Request([device("fake")]))
     assert [artifact.level for artifact in find_artifacts(dist)] == ["small", "small"]
+
+
+def _is_refused(jobs: Sequence[Job], *, message: str) -> None:
+    """The jobs end on a file that is not the planned one."""
+    pool = Pool()
+    try:
+        with pytest.raises(IntegrityError, match=message):
+            run_jobs(jobs, pool, processes=1, after_each=lambda job, answer: None)
+    finally:
+        pool.stop()
+
+
+def test_a_network_that_is_replaced_during_the_build_is_refused(model: Path, dist: Path) -> None:
+    build(model, dist, Request([device("fake")], levels=("small",)))
+    nested = load(model)
+    with torch.no_grad():
+        next(nested.shared.parameters()).add_(1)
+    nested.save(model.with_name("new.nest"))
+    request = Request([device("fake")])
+    source = find_source(model, request, read_matrix(dist), Pool())
+    plan = make_plan(dist, request, source)
+    model.with_name("new.nest").replace(model)
+    _is_refused(
+        _jobs(model, dist, request, plan, sha256=source.sha256),
+        message=r"net\.nest: changed during the build: .* build again",
+    )
+    assert {artifact.level for artifact in find_artifacts(dist)} == {"small"}
+
+
+def test_calibration_data_that_is_replaced_during_the_build_is_refused(
+    model: Path, dist: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "calibration"
+    data.mkdir()
+    np.save(data / "0.npy", np.zeros(6, np.float32))
+    request = Request([device("fake", precisions=("fp32", "int8"))], calibration=data)
+
+    source = build(model, dist, Request([device("fake")], levels=("small",))).matrix.source
+    plan = make_plan(dist, request, source)
+    np.save(data / "0.npy", np.ones(6, np.float32))
+    _is_refused(
+        _jobs(model, dist, request, plan, sha256=source.sha256),
+        message=r"calibration: .*: changed during the build",
+    )
+
+
+def test_a_worker_that_dies_while_it_reads_the_network_is_one_line(
+    model: Path, dist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(worker: Worker, request: Message) -> Iterator[Message]:
+        worker.stop()
+        return ask(worker, request)
+
+    ask = Worker.ask
+    monkeypatch.setattr(Worker, "ask", die)
+    with pytest.raises(NestedgeError, match=r"net\.nest: the process that reads it ended with sig"):
+        build(model, dist, Request([device("fake")]))
+
+
+def test_what_is_ended_on_purpose_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool()
+
+    def stop(worker: Worker, request: Message) -> Iterator[Message]:
+        pool.stop()
+        raise WorkerCrash(-9)
+
+    monkeypatch.setattr(Worker, "ask", stop)
+    with pytest.raises(CancelledError):
+        list(run_job(Job({}, [{"cell": "small/fake-fp32"}]), pool))
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(model: Path) -> None:
+    with pytest.raises(UsageError, match=r"net\.nest: is a file; give a folder"):
+        build(model, model, Request([device("fake")]))
+
+
+def test_a_level_may_be_called_like_a_folder_of_the_build(tmp_path: Path, dist: Path) -> None:
+    path = tmp_path / "logs.nest"
+    levels = {"logs": 0.5, "full": 1.0}
+    nest(Perceptron(dropout=0.0), torch.zeros(2, 6), levels, card=Card(divisor=4)).save(path)
+    build(path, dist, Request([device("fake", "failing")]))
+    assert build(path, dist, Request([device("fake")])).made == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "x"), r"\[Errno 28\] No space left on device: 'x'"),
+        (OSError("libx.so: cannot open shared object file"), r"^libx\.so: cannot open shared"),
+    ],
+    ids=["of the disk", "of a library"],
+)
+def test_an_error_of_the_system_in_a_worker_is_raised_again(error: OSError, line: str) -> None:
+    with pytest.raises(OSError, match=line):
+        raise _error(_as_answer(error))

@@ -8,7 +8,8 @@ from click.testing import CliRunner, Result
 
 from nestedge.cli import devices, main
 from nestedge.devices.detection import detect
-from nestedge.devices.library import load_profile, profile_ids
+from nestedge.devices.files import known_ids
+from nestedge.devices.library import load_profile
 from nestedge.devices.profile import DeviceProfile
 from tests.devices.test_files import BOARD
 
@@ -33,17 +34,17 @@ def test_the_list_has_every_device_with_each_runtime() -> None:
     lines = _lines(result)
     assert lines[0] == "id name runtime precisions"
     assert "pixel-8 Google Pixel 8 tflite fp32 fp16 int8" in lines
-    targets = [target for device in profile_ids() for target in load_profile(device).targets]
+    targets = [target for device in known_ids() for target in load_profile(device).targets]
     assert len(lines) == 1 + len(targets)
 
 
 def test_the_list_as_json_has_whole_profiles() -> None:
     profiles = json.loads(_run("list", "--json").stdout)
-    assert [profile["id"] for profile in profiles] == list(profile_ids())
+    assert [profile["id"] for profile in profiles] == list(known_ids())
     assert profiles[0]["gpu"]["compute_capability"]["value"] == "8.7"
 
 
-@pytest.mark.parametrize("device", profile_ids())
+@pytest.mark.parametrize("device", known_ids())
 def test_every_figure_is_shown_with_its_source(device: str) -> None:
     result = _run("show", device)
     assert result.exit_code == 0
@@ -83,7 +84,7 @@ def test_a_machine_that_is_no_known_device_says_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(devices, "matching_profile", lambda: None)
     result = _run("detect")
     assert result.exit_code == 0
-    assert _lines(result)[-1] == f"none of the known devices: {', '.join(profile_ids())}"
+    assert _lines(result)[-1] == f"none of the known devices: {', '.join(known_ids())}"
     assert json.loads(_run("detect", "--json").stdout)["known_as"] is None
 
 

@@ -65,3 +65,18 @@ def test_an_engine_that_only_a_device_can_build_is_named_and_not_timed(
     assert result.exit_code == 0
     assert "small/engine-fp32: no latency: its engine can only be built on" in result.stdout
     assert {found.cell for found in load_measurements(tmp_path)} == {"small/fake-fp32"}
+
+
+def test_a_test_set_that_does_not_fit_is_told_with_its_file_before_anything_is_timed(
+    tmp_path: Path, fake_runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_build(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("latencies were measured")
+
+    monkeypatch.setattr("nestedge.cli.profile.profile_folder", refuse)
+    np.savez(tmp_path / "test.npz", inputs=np.array(3), labels=np.array([0]))
+    result = _run(tmp_path, "--rounds", 1, "--data", tmp_path / "test.npz")
+    assert result.exit_code == 2
+    assert "test.npz: expected inputs of shape (cases, ...) and labels of shape" in result.stderr

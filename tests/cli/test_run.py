@@ -125,11 +125,13 @@ def test_a_truncated_image_exits_2(tmp_path: Path, artifact: Artifact) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_an_image_of_another_size_is_refused(tmp_path: Path, artifact: Artifact) -> None:
+def test_an_image_of_another_size_is_refused_by_its_name(
+    tmp_path: Path, artifact: Artifact
+) -> None:
     Image.fromarray(np.tile(PIXELS, (2, 2))).save(tmp_path / "x.png")
     result = _run(artifact.folder, tmp_path / "x.png")
     assert result.exit_code == 2
-    assert "expected an image of uint8 and shape (2, 2, 1)" in result.stderr
+    assert "x.png: expected an image of uint8 and shape (2, 2, 1)" in result.stderr
 
 
 def test_inputs_of_other_names_are_refused_with_a_suggestion(

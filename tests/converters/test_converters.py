@@ -7,20 +7,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from nestedge.convert import BuildSpec, Converted, Converter, Exported
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.explanation import check_constants
+from nestedge.materialization import level_program
+from nestedge.nested import nest
 from nestedge.plugins import Runtime, TensorInfo
 from nestedge_onnx.converter import OnnxConverter
 from nestedge_onnx.runtime import OnnxRuntime
+from nestedge_tensorrt.converter import TensorrtConverter
 from nestedge_tflite.converter import TfliteConverter
 from nestedge_tflite.runtime import LiteRtRuntime
 from tests.conversions import (
@@ -52,27 +57,39 @@ class Subject:
     Attributes:
         converter: the plug-in.
         runtime: the plug-in that opens its files.
-        precisions: those that it has.
+        shares: for each precision that it has, what part the largest weight is of that in fp32.
         refusal: what it says of a network that its framework has no words for.
     """
 
     converter: Converter
     runtime: Runtime
-    precisions: tuple[str, ...]
+    shares: Mapping[str, float]
     refusal: str
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those that it has."""
+        return tuple(self.shares)
 
 
 SUBJECTS = {
+    # TensorRT rounds weights itself, when the device builds the engine.
+    "tensorrt": Subject(
+        TensorrtConverter(),
+        OnnxRuntime(),
+        {"fp32": 1, "fp16": 1, "int8": 1},
+        r"torch.onnx cannot export the level: .*adaptive_max_pool2d",
+    ),
     "onnx": Subject(
         OnnxConverter(),
         OnnxRuntime(),
-        ("fp32", "fp16", "int8"),
+        {"fp32": 1, "fp16": 1 / 2, "int8": 1 / 4},
         r"torch.onnx cannot export the level: .*adaptive_max_pool2d",
     ),
     "tflite": Subject(
         TfliteConverter(),
         LiteRtRuntime(),
-        ("fp32", "fp16", "int8"),
+        {"fp32": 1, "fp16": 1 / 2, "int8": 1 / 4},
         r"litert-torch cannot convert the level: .*adaptive_max_pool2d",
     ),
 }
@@ -147,12 +164,13 @@ def test_every_precision_takes_and_gives_what_the_network_does(name: str, tmp_pa
         assert set(session.outputs) == set(OUTPUTS)
 
 
-def test_a_lower_precision_makes_a_smaller_weight(name: str) -> None:
-    sizes = [
-        max(c.size_bytes for c in _made(name, "resnet", precision).model.constants)
+def test_weights_are_as_small_as_the_precision_says(name: str) -> None:
+    sizes = {
+        precision: max(c.size_bytes for c in _made(name, "resnet", precision).model.constants)
         for precision in SUBJECTS[name].precisions
-    ]
-    assert sizes == [sizes[0] // share for share in (1, 2, 4)[: len(sizes)]]
+    }
+    shares = {precision: size / sizes["fp32"] for precision, size in sizes.items()}
+    assert shares == SUBJECTS[name].shares
 
 
 def test_every_constant_comes_from_stored_tensors(made: Made) -> None:
@@ -172,6 +190,8 @@ def test_a_changed_constant_is_found(made: Made) -> None:
 def test_a_file_names_no_folder_of_this_machine(made: Made) -> None:
     for folder in {Path(__file__).parents[2], Path(os.__file__).parent, Path.home()}:
         assert str(folder).encode() not in made.model.model
+        for content in made.model.files.values():
+            assert str(folder).encode() not in content
     assert b"site-packages" not in made.model.model
     assert b".py" not in made.model.model
 
@@ -180,6 +200,7 @@ def test_the_same_level_gives_the_same_bytes(made: Made, request: pytest.Fixture
     subject, case, precision = request.node.callspec.params["made"]
     again = _exported(subject, case).convert(spec_of(made.case, precision))
     assert again.model == made.model.model
+    assert again.files == made.model.files
 
 
 PROGRAM = """
@@ -248,6 +269,15 @@ def test_int8_wants_calibration_data(name: str, calibration: dict[str, object] |
     if "int8" in SUBJECTS[name].precisions:
         with pytest.raises(UsageError, match=f"{name}: int8 needs calibration data"):
             _exported(name, "mixed").convert(BuildSpec("int8", calibration))  # type: ignore[arg-type]
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_named(name: str) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    level = level_program(nest(network, torch.zeros(1, 4), {"full": 1.0}), "full")
+    level.tensors["2.weight"][0, 0] = -1e5
+    exported = SUBJECTS[name].converter.export(level)
+    with pytest.raises(NestedgeError, match=r"'2.weight': fp16 holds .* 65504, found 100000"):
+        exported.convert(BuildSpec("fp16"))
 
 
 def test_an_operator_that_it_cannot_express_is_named(name: str) -> None:

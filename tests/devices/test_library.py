@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nestedge.devices.library import load_profile, profile_ids
+from nestedge.devices.files import known_ids
+from nestedge.devices.library import load_profile
 from nestedge.errors import UsageError
 from tests.devices.test_files import BOARD
 
@@ -19,7 +20,7 @@ def test_an_id_gives_its_profile() -> None:
 
 def test_local_is_this_machine() -> None:
     assert load_profile("local").id == "local"
-    assert "local" not in profile_ids()
+    assert "local" not in known_ids()
 
 
 def test_a_path_gives_the_profile_in_the_file(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from nestedge.devices.library import load_profile, profile_ids
+from nestedge.devices.files import known_ids
+from nestedge.devices.library import load_profile
 from nestedge.devices.profile import FIGURES, DeviceProfile, Figure, Target
 from nestedge.documents import Value
 from nestedge.errors import FormatError
@@ -42,7 +43,7 @@ def _read(data: object) -> DeviceProfile:
     return DeviceProfile.from_json(Value(data, "x.toml"))
 
 
-@pytest.mark.parametrize("device", [*profile_ids(), "my-board"])
+@pytest.mark.parametrize("device", [*known_ids(), "my-board"])
 def test_a_profile_survives_its_json(device: str) -> None:
     profile = PROFILE if device == "my-board" else load_profile(device)
     data = json.loads(json.dumps(profile.to_json(), allow_nan=False))

@@ -188,3 +188,10 @@ def test_what_cannot_be_quantised_is_told_in_one_line(capfd: pytest.CaptureFixtu
         quantize(model, wrong)
     assert "\n" not in str(info.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_a_network_that_has_nothing_to_quantise_is_refused(scheme: Scheme) -> None:
+    model = model_of([helper.make_node("Sin", ["x"], ["y"])], {}, [1, 4])
+    with pytest.raises(NestedgeError, match="nothing in it can be quantised; build fp32"):
+        quantize(model, {"x": ramp(3, 1, 4)}, scheme)

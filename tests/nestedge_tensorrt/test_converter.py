@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,22 +11,20 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from benchmarks.networks.redraw import redraw
-from nestedge.convert import BuildSpec, Converted, Exported, LevelProgram
+from nestedge.convert import BuildSpec, Converted, LevelProgram
 from nestedge.documents import parse_json
-from nestedge.errors import NestedgeError, UsageError
-from nestedge.explanation import check_constants
+from nestedge.errors import NestedgeError
 from nestedge.expressions import Array
 from nestedge.folding import fold_batch_norms
 from nestedge.materialization import level_program
 from nestedge.nested import nest
 from nestedge.plugins import TensorInfo
-from nestedge_onnx.runtime import OnnxRuntime
 from nestedge_tensorrt.converter import TensorrtConverter
 from nestedge_tensorrt.engine import ENGINE_FILE, EngineSpec
-from tests.conversions import CASES, Case, errors_of, spec_of, unexplained
+from tests.conversions import CASES, Case, spec_of
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
-TOLERANCES = {"fp32": 1e-5, "fp16": 1e-5, "int8": 0.1}
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,6 @@ class Made:
     """A level and what the converter made of it."""
 
     case: Case
-    exported: Exported
     files: dict[str, Converted]
 
     def graph(self, precision: str) -> onnx.GraphProto:
@@ -54,9 +49,7 @@ def _engine(made: Converted) -> EngineSpec:
 
 def _made(case: Case) -> Made:
     exported = TensorrtConverter().export(case.level)
-    return Made(
-        case, exported, {name: exported.convert(spec_of(case, name)) for name in TOLERANCES}
-    )
+    return Made(case, {name: exported.convert(spec_of(case, name)) for name in PRECISIONS})
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +62,7 @@ def made(request: pytest.FixtureRequest, both: dict[str, Made]) -> Made:
     return both[request.param]
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
-def test_a_file_computes_what_the_level_does(made: Made, precision: str, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    errors = errors_of(made.case, made.files[precision], OnnxRuntime(), path)
-    assert max(errors.values()) <= TOLERANCES[precision]
-
-
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_file_is_one_that_the_parser_of_jetpack_5_knows(made: Made, precision: str) -> None:
     model = onnx.load_from_string(made.files[precision].model)
     onnx.checker.check_model(model, full_check=True)
@@ -89,7 +75,7 @@ def test_fp16_is_the_file_of_fp32(made: Made) -> None:
     assert made.files["fp16"].files != made.files["fp32"].files
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_engine_json_describes_the_file_beside_it(made: Made, precision: str) -> None:
     file, engine = made.files[precision], made.engine(precision)
     assert list(file.files) == [ENGINE_FILE]
@@ -105,32 +91,6 @@ def test_engine_json_names_the_first_tensorrt_that_parses_the_file(both: dict[st
     versions = {name: made.engine("int8").minimum_tensorrt for name, made in both.items()}
     # TensorRT 8.5 has no LayerNormalization, which one of them needs.
     assert versions == {"resnet": "8.5", "mixed": "8.6"}
-
-
-def test_the_same_level_gives_the_same_bytes(both: dict[str, Made]) -> None:
-    again = _made(both["mixed"].case)
-    for precision, one in both["mixed"].files.items():
-        assert one.model == again.files[precision].model
-        assert one.files == again.files[precision].files
-
-
-@pytest.mark.parametrize("precision", TOLERANCES)
-def test_every_constant_comes_from_stored_tensors(made: Made, precision: str) -> None:
-    file, stored = made.files[precision], made.case.level.stored
-    assert unexplained(file) == []
-    assert check_constants(file.constants, file.model, stored) == []
-    largest = max(file.constants, key=lambda constant: constant.size_bytes)
-    content = bytearray(file.model)
-    content[largest.offset] ^= 1
-    assert check_constants(file.constants, bytes(content), stored) == [largest.name]
-
-
-def test_a_file_names_no_folder_of_this_machine(made: Made) -> None:
-    for file in made.files.values():
-        for content in (file.model, *file.files.values()):
-            for folder in (Path(__file__).parents[2], Path(os.__file__).parent, Path.home()):
-                assert str(folder).encode() not in content
-            assert b"site-packages" not in content
 
 
 def test_a_batch_is_in_every_shape(both: dict[str, Made]) -> None:
@@ -268,17 +228,3 @@ def test_an_operator_that_tensorrt_lacks_is_named() -> None:
     level = _level(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Mish()), torch.zeros(1, 3, 6, 6))
     with pytest.raises(NestedgeError, match="TensorRT cannot parse Mish"):
         TensorrtConverter().export(level)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        (BuildSpec("int4"), "tensorrt: no precision 'int4'; it has"),
-        (BuildSpec("int8"), "tensorrt: int8 needs calibration data"),
-    ],
-)
-def test_what_it_cannot_make_is_refused(
-    both: dict[str, Made], spec: BuildSpec, message: str
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        both["resnet"].exported.convert(spec)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,10 @@ import pytest
 from nestedge.artifact import reference_bytes, write_artifact
 from nestedge.documents import json_bytes
 from nestedge.expressions import Array
+from nestedge.matrix import Cell, Matrix, Source
 from nestedge.plugins import TensorInfo
+from nestedge.profiling.measurement import Measurement
+from nestedge.verify import Verification
 from nestedge_tensorrt.engine import ENGINE_FILE, trtexec_arguments
 from tests.fakes import DESCRIPTION
 from tests.nestedge_tensorrt.test_engine import SPEC, SPECS
@@ -280,7 +283,13 @@ def test_every_field_of_the_two_files_is_documented(cell: Path) -> None:
             assert f"`{field}`" in text, f"{name}: {field}"
 
 
-@pytest.mark.parametrize("name", ["artifacts.md", "jetson.md", "android.md"])
+@pytest.mark.parametrize("kind", [Matrix, Source, Cell, Verification, Measurement])
+def test_every_field_of_the_files_of_a_build_is_documented(kind: type) -> None:
+    text = ARTIFACTS.split("## The files of a build")[1]
+    assert [field.name for field in fields(kind) if f"`{field.name}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))
 def test_links_to_other_pages_lead_somewhere(name: str) -> None:
     text = (DOCS / name).read_text()
     for page, anchor in re.findall(r"\]\((\w+\.md)(?:#([\w-]+))?\)", text):

@@ -13,13 +13,16 @@ from torch import nn
 
 from benchmarks.networks.redraw import redraw
 from benchmarks.networks.vit import VisionTransformer
+from nestedge.building.reference import reference_inputs
 from nestedge.convert import BuildSpec
 from nestedge.errors import NestedgeError
 from nestedge.explanation import check_constants
 from nestedge.expressions import Array
 from nestedge.materialization import level_program
 from nestedge.nested import nest
+from nestedge.verify import relative_error
 from nestedge_tflite.converter import TfliteConverter
+from nestedge_tflite.flatbuffer import constants, signature
 from nestedge_tflite.quantization import quantize, to_half
 from nestedge_tflite.runtime import LiteRtRuntime
 from tests.conversions import cosine, mixed_case, resnet_case, unexplained
@@ -135,3 +138,124 @@ def test_what_cannot_be_quantised_is_one_line(calibration: dict[str, Array]) -> 
     ) as caught:
         quantize(_resnet()[0], calibration)
     assert "\n" not in str(caught.value)
+
+
+def _small(network: nn.Module, *inputs: torch.Tensor) -> tuple[bytes, dict[str, Array]]:
+    """A small network in single precision, and cases to calibrate with and to compare."""
+    nested = nest(network.eval(), inputs, {"full": 1.0})
+    exported = TfliteConverter().export(level_program(nested, "full"))
+    cases = reference_inputs(nested, cases=8, seed=2)
+    return exported.convert(BuildSpec()).model, cases
+
+
+def _error(model: bytes, cases: dict[str, Array], folder: Path) -> float:
+    """How far a network in 8 bits is from itself in single precision."""
+    found = {}
+    for name, content in (("fp32", model), ("int8", quantize(model, cases))):
+        path = folder / name
+        path.write_bytes(content)
+        session = LiteRtRuntime().open(path)
+        runs = [
+            session.run({key: array[i] for key, array in cases.items()})
+            for i in range(len(next(iter(cases.values()))))
+        ]
+        found[name] = np.stack([next(iter(run.values())) for run in runs])
+    return relative_error(found["int8"], found["fp32"])
+
+
+IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-12, 1e-7], ids=["zero", "next to zero", "small"])
+@pytest.mark.parametrize("layer", [0, 1, 2], ids=["convolution", "depthwise", "linear"])
+def test_a_bias_is_kept_where_weights_are_next_to_nothing(
+    layer: int, share: float, tmp_path: Path
+) -> None:
+    layers = (nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16), nn.Linear(256, 4))
+    network = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), nn.Flatten(), layers[2])
+    redraw(network, seed=0)
+    bias = layers[layer].bias
+    assert bias is not None
+    # As a pruned channel has it, or one that a batch norm has switched off.
+    layers[layer].weight.data[::2] *= share
+    bias.data[::2] = 1.0
+    assert _error(*_small(network, IMAGE), tmp_path) <= 0.1
+
+
+@pytest.mark.parametrize("left", [-1.0, 0.0, 1e-6], ids=["dead", "just dead", "almost dead"])
+def test_activations_may_be_constant(left: float, tmp_path: Path) -> None:
+    first = nn.Linear(12, 16)
+    network = nn.Sequential(first, nn.ReLU(), nn.Linear(16, 4))
+    redraw(network, seed=0)
+    vector = torch.randn(1, 12, generator=torch.Generator().manual_seed(1))
+    _, cases = _small(network, vector)
+    highest = first(torch.tensor(next(iter(cases.values())))).amax((0, 1))
+    first.bias.data += left - highest.detach()
+    assert _error(*_small(network, vector), tmp_path) <= 0.1
+
+
+def test_only_channels_that_need_it_get_another_scale() -> None:
+    layer = nn.Conv2d(3, 8, 3)
+    network = nn.Sequential(layer)
+    redraw(network, seed=0)
+    model, cases = _small(network, IMAGE)
+    layer.weight.data[3] = 0
+    pruned, _ = _small(network, IMAGE)
+    one, other = (_weight_scales(quantize(content, cases)) for content in (model, pruned))
+    assert np.flatnonzero(one != other).tolist() == [3]
+
+
+def _weight_scales(content: bytes) -> Array:
+    (steps,) = [
+        constant.steps for constant in constants(content) if constant.array.dtype == np.int8
+    ]
+    assert steps is not None
+    return steps.scales
+
+
+class Indexed(nn.Module):
+    """Whole numbers and a vector in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8)
+        self.head = nn.Linear(8, 4)
+        self.vector = nn.Linear(5, 4)
+
+    def forward(self, tokens: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        """Shape (batch, 4)."""
+        logits: torch.Tensor = self.head(self.embedding(tokens).mean(1)) + self.vector(vector)
+        return logits
+
+
+def test_inputs_of_int64_stay_so(tmp_path: Path) -> None:
+    network = Indexed()
+    redraw(network, seed=0)
+    vector = torch.randn(1, 5, generator=torch.Generator().manual_seed(1))
+    model, cases = _small(network, torch.tensor([[1, 5, 10]]), vector)
+    assert {info.dtype for info in signature(model).values()} == {"int64", "float32"}
+    assert _error(model, cases, tmp_path) <= 0.1
+
+
+class Twice(nn.Module):
+    """One value under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 4)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Shapes (batch, 4)."""
+        found = self.layer(x)
+        return {"one": found, "other": found}
+
+
+def test_outputs_that_the_quantizer_loses_are_named() -> None:
+    model, cases = _small(Twice(), torch.zeros(1, 5))
+    with pytest.raises(NestedgeError, match=r"outputs \['one', 'other'\] are lost"):
+        quantize(model, cases)
+
+
+def test_a_network_that_has_nothing_to_quantise_is_refused() -> None:
+    with pytest.raises(NestedgeError, match="nothing in it can be quantised; build fp32"):
+        quantize(*_small(nn.Identity(), torch.zeros(1, 5)))

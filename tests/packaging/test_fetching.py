@@ -130,7 +130,7 @@ LINKS = ("shipment.json", f"{CELLS[0]}/artifact.json", f"{CELLS[3]}/model.fake")
 
 
 @pytest.mark.parametrize("path", LINKS)
-@pytest.mark.parametrize("damage", ["changed", "cut short", "longer", "missing"])
+@pytest.mark.parametrize("damage", ["changed", "cut short", "longer", "missing", "folder"])
 def test_every_link_of_the_chain_is_checked(repo: Path, net: Path, path: str, damage: str) -> None:
     _fetch(repo, net, CellFilter(levels=["small"]))
     before = tree(net)
@@ -145,11 +145,14 @@ def test_every_link_of_the_chain_is_checked(repo: Path, net: Path, path: str, da
         place.write_bytes(content + bytes(100_000))
     else:
         place.unlink()
+    if damage == "folder":
+        place.mkdir()
     end = {
         "changed": rf"expected sha256 {expected}, found [0-9a-f]{{64}} after {len(content)} bytes",
         "cut short": rf"expected sha256 {expected}, found .* after {len(content) - 9} bytes",
         "longer": rf"expected sha256 {expected} within \d+ bytes, found more",
         "missing": rf"missing in {repo}; expected sha256 {expected}",
+        "folder": rf"missing in {repo}; expected sha256 {expected}",
     }[damage]
     owner = str(Path(path).parent) if "/" in path else _shipped(repo).name
     with pytest.raises(IntegrityError, match=rf"^{owner}: {Path(path).name}: {end}$"):

@@ -299,3 +299,16 @@ def test_a_cell_whose_engine_is_unbuilt_is_verified_by_what_checks_it(
 def _description(dist: Path, cell: str) -> Artifact:
     (found,) = (a for a in verified_build(dist.parent / "again").values() if a.cell == cell)
     return found
+
+
+def test_an_artifact_that_is_gone_is_refused(dist: Path, repo: Path) -> None:
+    shutil.rmtree(dist / CELLS[0])
+    with pytest.raises(IntegrityError, match="no artifact, though it was built; build again"):
+        _ship(dist, repo)
+    assert not repo.exists()
+
+
+def test_a_repository_that_is_a_file_is_refused(dist: Path, repo: Path) -> None:
+    repo.write_text("")
+    with pytest.raises(UsageError, match="is a file; give a folder"):
+        _ship(dist, repo)

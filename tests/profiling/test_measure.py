@@ -168,12 +168,12 @@ def test_not_a_number_is_never_the_right_answer(tmp_path: Path) -> None:
         (
             np.zeros((2, 1, 2, 2), np.float32),
             np.array([0]),
-            "a label for each of 2 inputs",
+            r"labels of shape \(cases,\), got \(2, 1, 2, 2\) and \(1,\)",
         ),
         (
             np.zeros((0, 1, 2, 2), np.float32),
             np.zeros(0, np.int64),
-            "a label for each of 0 inputs",
+            r"got \(0, 1, 2, 2\) and \(0,\)",
         ),
         (
             np.zeros((1, 1, 2, 2), np.float32),
@@ -182,8 +182,9 @@ def test_not_a_number_is_never_the_right_answer(tmp_path: Path) -> None:
         ),
         (np.zeros((1, 1, 2, 2), np.float32), np.array([0.0]), "labels must be integers"),
         (np.zeros((1, 3), np.float32), np.array([0]), "expected shape"),
+        (np.array(3), np.array([0]), r"got \(\) and \(1,\)"),
     ],
-    ids=["count", "empty", "range", "dtype", "shape"],
+    ids=["count", "empty", "range", "dtype", "shape", "scalar"],
 )
 def test_data_that_does_not_fit_is_refused(
     tmp_path: Path, inputs: Array, labels: Array, message: str

@@ -72,3 +72,8 @@ def test_of_two_that_miss_a_limit_the_larger_misses_it_by_more(a: int, b: int, l
     ]
     assert shares == sorted(shares)
     assert all(share > 0 for found in shares for share in found)
+
+
+def test_a_large_excess_is_told_in_plain_digits() -> None:
+    (miss,) = byte_misses(candidate("x", size=23_000), Budget(size_bytes=1000))
+    assert miss.reason == "size 23 kB is 2,200 % over"

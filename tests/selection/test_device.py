@@ -159,3 +159,19 @@ def test_nothing_is_chosen_before_it_is_verified(dist: Path) -> None:
     (dist / "verifications.json").unlink()
     with pytest.raises(UsageError, match="not verified: run 'nestedge verify'"):
         select_for_device(dist, "local", ROOMY)
+
+
+def test_a_chosen_artifact_whose_file_was_changed_is_refused(dist: Path) -> None:
+    (dist / "small" / "fake-fp32" / "model.fake").write_bytes(b"damaged")
+    with pytest.raises(IntegrityError, match=r"small/fake-fp32: model\.fake: expected sha256"):
+        select_for_device(dist, "local", ROOMY)
+    found = select_for_device(dist, "local", Budget(memory_bytes=50))
+    assert found.selection.chosen == "small/fake-fp16"
+
+
+def test_an_artifact_in_the_place_of_another_is_refused(dist: Path) -> None:
+    shutil.rmtree(dist / "small" / "fake-fp32")
+    shutil.copytree(dist / "small" / "fake-fp16", dist / "small" / "fake-fp32")
+    message = "expected the artifact 'small/fake-fp32', found 'small/fake-fp16'; build again"
+    with pytest.raises(IntegrityError, match=message):
+        select_for_device(dist, "local", ROOMY)

@@ -149,8 +149,17 @@ class NestedModel(nn.Module):
         shared = named(self.shared)
         own = sorted(self.nesting.own[level])
         kept = [t for t in own if self.nesting.uses(level, t) is not None]
-        cuts = {t: cut(shared[t], self.nesting.uses(level, t)).detach().clone() for t in kept}
+        masked = {t: self._masked(t, shared[t], level) for t in kept}
+        cuts = {t: cut(masked[t], self.nesting.uses(level, t)).detach().clone() for t in kept}
         self._register_own(level, cuts)
+
+    def _masked(self, name: str, tensor: torch.Tensor, level: str | None) -> torch.Tensor:
+        """A tensor with zeros where the masks of a level have none of it."""
+        codes = named(self.codes)
+        if level is None or name not in codes:
+            return tensor
+        used = [level in levels for levels in self.nesting.patterns[name]]
+        return tensor * tensor.new_tensor(used)[codes[name].long()]
 
     def _register_own(self, level: str, tensors: Mapping[str, torch.Tensor]) -> None:
         tree = nn.Module()
@@ -267,19 +276,12 @@ class NestedModel(nn.Module):
 
     def weights(self, plan: Plan, level: str | None) -> dict[str, torch.Tensor]:
         """The tensors of a plan, as differentiable functions of the shared and own ones."""
-        shared, codes = named(self.shared), named(self.codes)
+        shared = named(self.shared)
         own = self.own_tensors(level) if level is not None else {}
-        found = {}
-        for name, uses in plan.uses.items():
-            if name in own:
-                found[name] = own[name]
-                continue
-            tensor = shared[name]
-            if name in codes and level is not None:
-                used = [level in levels for levels in self.nesting.patterns[name]]
-                tensor = tensor * tensor.new_tensor(used)[codes[name].long()]
-            found[name] = cut(tensor, uses)
-        return found
+        return {
+            name: own[name] if name in own else cut(self._masked(name, shared[name], level), uses)
+            for name, uses in plan.uses.items()
+        }
 
     def own_tensors(self, level: str) -> dict[str, torch.Tensor]:
         """The level-specific tensors of a level, by their names in the network.

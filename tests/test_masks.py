@@ -136,3 +136,14 @@ def test_a_mask_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         nest(_model(), torch.zeros(2, 4), {"x": Level(masks={tensor: np.asarray(mask)})})
+
+
+def test_masks_of_a_batch_norm_hold_in_the_levels_own_copy() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)).eval()
+    mask = np.arange(8) < 4
+    nested = nest(model, torch.zeros(1, 3, 2, 2), {"half": Level(masks={"1.bias": mask})})
+    with torch.no_grad():
+        nn.init.ones_(nested.shared.get_parameter("1.bias"))
+    nested.add_level("later", Level(masks={"1.bias": mask}))
+    own = nested.own_tensors("later")["1.bias"]
+    assert own.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]

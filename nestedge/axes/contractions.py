@@ -75,6 +75,50 @@ def addmm(call: Call) -> Sequence[Tags]:
     return [call.ties.join(_matmul(one, other, call.ties), bias)]
 
 
+def einsum(call: Call) -> Sequence[Tags]:
+    """Einstein's sum: dimensions of one letter meet, and go where the result lacks the letter."""
+    operands: Sequence[Tags] = call.a["tensors"]
+    ranks = [len(value.shape) for value in operands]
+    letters, result = _letters(call.a["equation"], ranks)
+    rows: dict[str, torch.Tensor] = {}
+    for value, names in zip(operands, letters, strict=True):
+        if len(set(names)) < len(names):
+            raise UsageError(f"{call.op} of a diagonal, {call.a['equation']!r}; take it by itself")
+        value = call.ties.isolate(value, range(len(names)))
+        for dim, name in enumerate(names):
+            if value.shape[dim] == 1:  # broadcast against the others of its letter
+                continue
+            row = call.ties.along(value, dim)
+            call.ties.tie(rows.setdefault(name, row), row)
+    (shape,) = call.out
+    planes = [at(rows[name], dim, shape) for dim, name in enumerate(result) if name in rows]
+    return [call.ties.value(shape, planes)]
+
+
+def _letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
+    """A name for every dimension of every operand, and of the result.
+
+    Those behind an ellipsis are called by their place from its right end, since they broadcast.
+
+    >>> _letters("b...i,ij->b...j", [4, 2])
+    ([['b', '.2', '.1', 'i'], ['i', 'j']], ['b', '.2', '.1', 'j'])
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    operands = [_spelled(text, rank) for text, rank in zip(left.split(","), ranks, strict=True)]
+    dots = max((sum(name[0] == "." for name in names) for names in operands), default=0)
+    if arrow:
+        return operands, _spelled(right, len(right.replace("...", "")) + dots * ("..." in right))
+    names = [name for operand in operands for name in operand]
+    once = sorted(name for name in set(names) if name[0] != "." and names.count(name) == 1)
+    return operands, [*(f".{i}" for i in range(dots, 0, -1)), *once]
+
+
+def _spelled(text: str, rank: int) -> list[str]:
+    head, ellipsis, tail = text.partition("...")
+    hidden = rank - len(head) - len(tail) if ellipsis else 0
+    return [*head, *(f".{i}" for i in range(hidden, 0, -1)), *tail]
+
+
 def attention(call: Call) -> Sequence[Tags]:
     """softmax(q k^T / sqrt(width)) v."""
     if call.a["enable_gqa"]:

@@ -40,13 +40,13 @@ def lay_out(analysis: Analysis) -> Layout:
     axis_of = np.full(analysis.count, ALWAYS, dtype=np.int64)
     index_of = np.zeros(analysis.count, dtype=np.int64)
     axes: dict[str, Axis] = {}
-    for tensor, row in _rows(analysis):
+    for tensor, dim, row in _rows(analysis):
         for start, stop in _runs_of_equal(np.where(row == ALWAYS, ALWAYS, signatures[row])):
             if row[start] == ALWAYS or axis_of[row[start]] != ALWAYS:
                 continue
             units = _in_order(row[start:stop])
             whole = start == 0 and stop == len(row)
-            name = _axis_name(tensor, (start, stop), whole=whole, taken=axes)
+            name = _axis_name(tensor, dim, (start, stop), whole=whole, taken=axes)
             repeat = int(np.argmax(np.append(row[start:stop] != row[start], True)))
             axis_of[units] = len(axes)
             index_of[units] = np.arange(len(units))
@@ -73,12 +73,12 @@ def _tensor_layouts(
     }
 
 
-def _rows(analysis: Analysis) -> Iterator[tuple[str, Units]]:
+def _rows(analysis: Analysis) -> Iterator[tuple[str, int, Units]]:
     """Every elastic dimension of every tensor, outermost first."""
     for tensor, dims in analysis.weights.items():
         for dim in sorted(dims):
             for row in dims[dim]:
-                yield tensor, row
+                yield tensor, dim, row
 
 
 def _signatures(analysis: Analysis) -> npt.NDArray[np.int64]:
@@ -90,7 +90,7 @@ def _signatures(analysis: Analysis) -> npt.NDArray[np.int64]:
     signatures = np.zeros(analysis.count, dtype=np.uint64)
     rng = np.random.default_rng(0)
     values = [row for dims in analysis.values.values() for rows in dims.values() for row in rows]
-    for row in [*(row for _, row in _rows(analysis)), *values]:
+    for row in [*(row for _, _, row in _rows(analysis)), *values]:
         code = rng.integers(1, 2**63, dtype=np.uint64)
         counts = np.bincount(row[row != ALWAYS], minlength=analysis.count)
         signatures += counts.astype(np.uint64) * np.uint64(code)
@@ -109,11 +109,12 @@ def _in_order(row: Units) -> Units:
 
 
 def _axis_name(
-    tensor: str, entries: tuple[int, int], *, whole: bool, taken: Mapping[str, Axis]
+    tensor: str, dim: int, entries: tuple[int, int], *, whole: bool, taken: Mapping[str, Axis]
 ) -> str:
     module = tensor.rsplit(".", 1)[0] if "." in tensor else tensor
-    name = module if whole else f"{module}[{entries[0]}:{entries[1]}]"
-    return name if name not in taken else f"{tensor}[{entries[0]}:{entries[1]}]"
+    span = f"[{entries[0]}:{entries[1]}]"
+    names = (module if whole else f"{module}{span}", f"{tensor}{span}")
+    return next((name for name in names if name not in taken), f"{tensor}.{dim}{span}")
 
 
 def _dim_runs(

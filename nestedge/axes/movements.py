@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,19 +10,20 @@ import torch
 
 from nestedge.axes.call import Call
 from nestedge.axes.tags import FROZEN, Tags, Ties, at, inserted, reduced, squeezed
+from nestedge.errors import UsageError
 from nestedge.program import operators
 
 
 def movement(call: Call) -> Sequence[Tags]:
     """Data movement: the operator itself, run on every plane."""
-    names = list(call.a)
-    value = call.a[names[0]]
-    rest = [call.a[name] for name in names[1:]]
+    first, *others = call.a
+    value = call.a[first]
+    rest = {name: call.a[name] for name in others}
     if call.op == "aten.roll.default":
         value = call.ties.freeze_dims(value, call.a["dims"] or range(len(value.shape)))
     if call.op == "aten.slice.Tensor" and call.a["step"] != 1:
         value = call.ties.freeze_dims(value, [call.a["dim"]])
-    moved = [_as_list(operators.resolve(call.op)(plane, *rest)) for plane in value.planes]
+    moved = [_as_list(operators.resolve(call.op)(plane, **rest)) for plane in value.planes]
     # A part that nothing reads has no shape, and must not freeze anything.
     read = [len(call.out) == 1 or shape != () for shape in call.out]
     return [
@@ -118,9 +120,83 @@ def index_select(call: Call) -> Sequence[Tags]:
     return [call.ties.value(call.out[0], planes)]
 
 
+def index(call: Call) -> Sequence[Tags]:
+    """Entries by tensors of indices: every level has those dimensions whole.
+
+    The result has the units of the indices where the first of those dimensions was, or in front
+    where they do not stand next to each other, as in numpy.
+    """
+    given = {dim: index for dim, index in enumerate(call.a["indices"]) if index is not None}
+    dims = list(given)
+    value = call.ties.reduce(call.ties.freeze_dims(call.a["self"], dims), dims)
+    indices, *others = given.values()
+    for other in others:
+        indices = call.ties.join(indices, other)
+    (shape,) = call.out
+    rank = len(indices.shape)
+    if len(shape) != len(value.shape) - len(dims) + rank:
+        raise UsageError(f"{call.op} by truth values; use torch.where, whose shape is known")
+    start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
+    value = squeezed(value, dims, call.ties)
+    for _ in range(rank):
+        value = inserted(value, start)
+    rest = [1] * (len(shape) - start - rank)
+    planes = [plane.expand(shape) for plane in value.planes]
+    planes += [p.reshape(*p.shape, *rest).expand(shape) for p in indices.planes]
+    return [call.ties.value(shape, planes)]
+
+
+def scatter(call: Call) -> Sequence[Tags]:
+    """A value with some of its entries replaced by another's: where they meet, units are tied."""
+    value, source, dim = call.a["self"], call.a["src"], call.a["dim"] % len(call.out[0])
+    if call.a.get("step", 1) != 1:
+        value = call.ties.freeze_dims(value, [dim])
+        source = call.ties.freeze_dims(source, [dim])
+    row = call.ties.along(value, dim)
+    if call.op.startswith("aten.select_scatter"):
+        start = call.a["index"] % len(row)
+        source, stop = inserted(source, dim), start + 1
+    else:
+        start, stop = call.a["start"], call.a["end"]
+    if call.a.get("step", 1) == 1:
+        call.ties.tie(row[start:stop], call.ties.along(source, dim))
+    across = call.ties.join(call.ties.reduce(value, [dim]), call.ties.reduce(source, [dim]))
+    planes = [plane.expand(call.out[0]) for plane in across.planes]
+    return [call.ties.value(call.out[0], [*planes, at(row, dim, call.out[0])])]
+
+
+def im2col(call: Call) -> Sequence[Tags]:
+    """Patches of an image: every channel becomes as many as a patch has pixels."""
+    value = call.ties.freeze_dims(call.a["self"], [2, 3])
+    row = call.ties.along(value, 1).repeat_interleave(math.prod(call.a["kernel_size"]))
+    return [call.ties.value(call.out[0], [at(row, 1, call.out[0])])]
+
+
+def grid_sample(call: Call) -> Sequence[Tags]:
+    """Pixels between those of an image, by a grid of places: both are whole in every level."""
+    image, grid = call.a["input"], call.a["grid"]
+    (shape,) = call.out
+    rank = len(shape)
+    image = call.ties.reduce(call.ties.freeze_dims(image, range(2, rank)), range(2, rank))
+    call.ties.freeze_dims(grid, range(1, rank))
+    return [call.ties.value(shape, [plane.expand(shape) for plane in image.planes])]
+
+
+def meshgrid(call: Call) -> Sequence[Tags]:
+    """Coordinates: every result has each vector's units along the dimension of that vector."""
+    # A result that nothing reads has no shape.
+    shape = next(shape for shape in call.out if shape)
+    rows = [call.ties.along(vector, 0) for vector in call.a["tensors"]]
+    dims = list(range(len(rows)))
+    if call.a.get("indexing") == "xy":
+        dims[:2] = dims[1::-1]
+    planes = [at(row, dim, shape) for row, dim in zip(rows, dims, strict=True)]
+    return [call.ties.value(shape, planes)] * len(call.out)
+
+
 def creation(call: Call) -> Sequence[Tags]:
     """Equal entries are free until they meet others; a range is a list of numbers: frozen."""
-    if call.op.startswith(("aten.arange", "aten.scalar_tensor")):
+    if call.op.startswith(("aten.arange", "aten.linspace", "aten.scalar_tensor")):
         return [Tags(call.out[0])]
     planes = [
         at(call.ties.fresh(size), dim, call.out[0])

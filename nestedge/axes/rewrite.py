@@ -132,21 +132,32 @@ def _split(node: Node, survival: Survival) -> Node:
     if survival.keep(a["self"], a["dim"]) is None:
         return node
     # An output that nothing reads has no name, but the schema's own rule gives its size.
-    total = survival.analysis.shape_of(a["self"])[a["dim"]]
-    if "chunks" in a:
-        each = math.ceil(total / a["chunks"])
-        pieces = [each] * (total // each) + ([total % each] if total % each else [])
-    elif isinstance(a.get("split_size"), int):
-        each = a["split_size"]
-        pieces = [each] * (total // each) + ([total % each] if total % each else [])
-    else:
-        pieces = list(a.get("split_sizes") or a["split_size"])
-    edges = np.cumsum([0, *pieces]).tolist()
+    edges = _edges(a, survival.analysis.shape_of(a["self"])[a["dim"]])
     kept = [survival.before(a["self"], a["dim"], edge) for edge in edges]
     sizes = tuple(int(size) for size in np.diff(kept))
     return replace(
         node, op="aten.split_with_sizes.default", args=(a["self"], sizes, a["dim"]), kwargs={}
     )
+
+
+def _edges(a: dict[str, Any], total: int) -> list[int]:
+    """Where the pieces of a split begin, and where the last one ends."""
+    if "indices" in a:
+        return [0, *a["indices"], total]
+    if "sections" in a:
+        each, longer = divmod(total, a["sections"])
+        pieces = [each + (i < longer) for i in range(a["sections"])]
+    elif "chunks" in a or isinstance(a.get("split_size"), int):
+        each = math.ceil(total / a["chunks"]) if "chunks" in a else a["split_size"]
+        pieces = [each] * (total // each) + ([total % each] if total % each else [])
+    else:
+        pieces = list(a.get("split_sizes") or a["split_size"])
+    return [int(edge) for edge in np.cumsum([0, *pieces])]
+
+
+def _repeat_interleave(node: Node, survival: Survival) -> Node:  # noqa: ARG001
+    """Without the size of its output, which follows from what is repeated."""
+    return with_arguments(node, {"output_size": None})
 
 
 def _pad(node: Node, survival: Survival) -> Node:
@@ -214,6 +225,14 @@ _REWRITES: dict[str, Callable[[Node, Survival], Node]] = {
     "aten.zeros.default": _resize("size"),
     "aten.ones.default": _resize("size"),
     "aten.full.default": _resize("size"),
+    "aten.new_zeros.default": _resize("size"),
+    "aten.new_ones.default": _resize("size"),
+    "aten.new_full.default": _resize("size"),
+    "aten.slice_scatter.default": _slice,
+    "aten.select_scatter.default": _select,
+    "aten.tensor_split.indices": _split,
+    "aten.tensor_split.sections": _split,
+    "aten.repeat_interleave.self_int": _repeat_interleave,
     "aten.slice.Tensor": _slice,
     "aten.select.int": _select,
     "aten.narrow.default": _narrow,

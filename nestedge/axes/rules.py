@@ -113,6 +113,7 @@ def _table() -> dict[str, Rule]:
         (("aten.reshape_as.default",), movements.reshape_as),
         (("aten.linear.default",), contractions.linear),
         (("aten.addmm.default", "aten.baddbmm.default"), contractions.addmm),
+        (("aten.einsum.default",), contractions.einsum),
         (("aten.scaled_dot_product_attention.default",), contractions.attention),
         (("aten.layer_norm.default", "aten.rms_norm.default"), last_dims_norm),
         (("aten.group_norm.default",), group_norm),
@@ -120,6 +121,11 @@ def _table() -> dict[str, Rule]:
         (("aten.pad.default",), movements.pad),
         (("aten.embedding.default",), movements.embedding),
         (("aten.index_select.default",), movements.index_select),
+        (("aten.index.Tensor",), movements.index),
+        (("aten.slice_scatter.default", "aten.select_scatter.default"), movements.scatter),
+        (("aten.grid_sampler.default",), movements.grid_sample),
+        (("aten.im2col.default",), movements.im2col),
+        (("aten.meshgrid.default", "aten.meshgrid.indexing"), movements.meshgrid),
     ]
     return {op: rule for ops, rule in groups for op in ops}
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import Dim, export
+from torch.export import Dim, ExportedProgram, export
 from torch.utils import _pytree as pytree
 
 from nestedge.errors import UsageError
 from nestedge.program.examples import batch_size, is_batched
-from nestedge.program.places import user_line
+from nestedge.program.places import InPlaceError, user_line
 from nestedge.program.reading import Capture, read
 from nestedge.program.structure import describe, flatten
 
@@ -24,7 +24,10 @@ from nestedge.program.structure import describe, flatten
 def capture(
     model: nn.Module, args: Sequence[Any], *, kwargs: Mapping[str, Any] | None = None
 ) -> Capture:
-    """Capture a module, in the mode that it is in, as a program with a dynamic batch.
+    """Capture a module, in the mode that it is in, as a program.
+
+    It takes any batch size where torch.export can prove that the module does, and else that of the
+    examples.
 
     Args:
         model: any module that torch.export takes.
@@ -37,17 +40,38 @@ def capture(
             has no rule for; the message names the operator and the line of the user's code.
     """
     bound = _bind(model, args, kwargs or {})
-    arguments = describe(bound, "", what="input")
-    batch = batch_size(flatten(arguments, bound))
-    doubled = pytree.tree_map(lambda v: _doubled(v, batch), bound)
-    shapes = pytree.tree_map(lambda v: _dynamic(v, max(2, batch)), doubled)
     try:
-        with _quiet():
-            exported = export(model, (), doubled, dynamic_shapes=shapes, strict=False)
+        exported, is_dynamic = _exported(model, bound)
     except Exception as error:
         # torch.export raises dozens of types of error, all of them about the user's network.
         raise UsageError(_why_not(error)) from error
-    return read(exported, model, bound)
+    try:
+        return read(exported, model, bound, is_dynamic=is_dynamic)
+    except InPlaceError:
+        # The same without views and without changes in place, in more and longer operations.
+        with _quiet():
+            functional = exported.run_decompositions({})
+        return read(functional, model, bound, is_dynamic=is_dynamic)
+
+
+def _exported(model: nn.Module, bound: dict[str, Any]) -> tuple[ExportedProgram, bool]:
+    """The exported module, and whether it takes any batch size, or that of the examples only.
+
+    Raises:
+        UsageError: the first input has no batch.
+        Exception: torch.export cannot take the network.
+    """
+    batch = batch_size(flatten(describe(bound, "", what="input"), bound))
+    doubled = pytree.tree_map(lambda v: _doubled(v, batch), bound)
+    shapes = pytree.tree_map(lambda v: _dynamic(v, max(2, batch)), doubled)
+    with _quiet():
+        try:
+            return export(model, (), doubled, dynamic_shapes=shapes, strict=False), True
+        except Exception as error:
+            if "Constraints violated (batch)" not in str(error):
+                raise
+        # A proof about all batch sizes failed, as it does for a part of two batches joined to one.
+        return export(model, (), bound, strict=False), False
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,12 +138,18 @@ class _Writer:
             "constant": InputKind.CONSTANT_TENSOR,
         }
         stored = named(root)
+        taken: set[str] = set()
         # The verifier wants parameters first, then buffers, then constants.
         for role, kind in kinds.items():
             for name in stored:
                 if self.program.tensors[name].role != role:
                     continue
-                fx_node = self.graph.placeholder(f"{role[0]}_{name.replace('.', '_')}")
+                # A module may be called "block1-0", and a placeholder may not.
+                identifier = f"{role[0]}_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"
+                while identifier in taken:
+                    identifier += "_"
+                taken.add(identifier)
+                fx_node = self.graph.placeholder(identifier)
                 fx_node.meta["val"] = self._mode().from_tensor(stored[name], static_shapes=True)
                 self.weights[name] = fx_node
                 persistent = True if kind == InputKind.BUFFER else None

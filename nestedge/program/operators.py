@@ -24,12 +24,13 @@ def _aten(names: str) -> frozenset[str]:
 
 
 UNARY = _aten(
-    """abs alias celu ceil clamp clamp_max clamp_min clone contiguous cos detach dropout elu
-    erf exp expm1 feature_dropout floor full_like gelu hardsigmoid hardswish hardtanh leaky_relu log
-    log1p log_sigmoid logical_not logit mish neg ones_like reciprocal relu relu6 round rsqrt selu
-    sigmoid sign silu sin softplus sqrt square tan tanh to.dtype to.dtype_layout trunc
-    zeros_like add.Scalar sub.Scalar mul.Scalar div.Scalar pow.Tensor_Scalar rsub.Scalar
-    eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar pow.Scalar"""
+    """abs alias celu ceil clamp clamp_max clamp_min clone contiguous cos detach dropout elu erf
+    exp expm1 feature_dropout fill.Scalar fill.Tensor floor full_like gelu hardsigmoid
+    hardswish hardtanh leaky_relu log log1p log_sigmoid logical_not logit mish neg ones_like
+    reciprocal relu relu6 round rsqrt selu sigmoid sign silu sin softplus sqrt square tan
+    tanh to.dtype to.dtype_layout _to_copy trunc zero zeros_like add.Scalar sub.Scalar
+    mul.Scalar div.Scalar pow.Tensor_Scalar rsub.Scalar eq.Scalar ne.Scalar lt.Scalar
+    le.Scalar gt.Scalar ge.Scalar pow.Scalar"""
 )
 """Element by element on one tensor."""
 
@@ -44,7 +45,7 @@ JOIN = _aten(
     """add.Tensor sub.Tensor mul.Tensor div.Tensor div.Tensor_mode pow.Tensor_Tensor maximum minimum
     where.self eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor logical_and logical_or
     masked_fill.Scalar masked_fill.Tensor where.ScalarSelf where.ScalarOther where.Scalar
-    lerp.Tensor lerp.Scalar addcmul addcdiv"""
+    lerp.Tensor lerp.Scalar addcmul addcdiv copy"""
 )
 """Element by element on several tensors, broadcast."""
 
@@ -52,13 +53,14 @@ MOVEMENT = _aten(
     """reshape permute transpose.int t flatten.using_ints unflatten.int unsqueeze squeeze
     squeeze.dim squeeze.dims select.int slice.Tensor narrow chunk split.Tensor split.sizes
     split_with_sizes unbind.int expand expand_as reshape_as repeat movedim.int movedim.intlist roll
-    flip swapaxes pixel_shuffle pixel_unshuffle"""
+    flip swapaxes pixel_shuffle pixel_unshuffle repeat_interleave.self_int tensor_split.indices
+    tensor_split.sections"""
 )
 """Entries are moved, dropped or repeated, never combined."""
 
 CONVOLUTION = _aten("conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding")
 TRANSPOSED_CONVOLUTION = _aten("conv_transpose1d conv_transpose2d.input conv_transpose3d.input")
-CONTRACTION = _aten("linear matmul mm bmm addmm baddbmm scaled_dot_product_attention")
+CONTRACTION = _aten("linear matmul mm bmm addmm baddbmm einsum scaled_dot_product_attention")
 NORMALISATION = _aten("batch_norm layer_norm group_norm instance_norm rms_norm prelu")
 REDUCTION = _aten(
     """mean mean.dim sum sum.dim_IntList amax amin var.correction var.dim std.correction std.dim
@@ -84,10 +86,17 @@ SPATIAL = {
 }
 """The last dimensions, as many as the value says, are resampled."""
 
-CREATION = _aten("zeros ones full arange arange.start arange.start_step scalar_tensor")
+CREATION = _aten(
+    """zeros ones full new_zeros new_ones new_full arange arange.start arange.start_step
+    linspace scalar_tensor"""
+)
 """New tensors, made on the device of the inputs."""
 
-OTHER = _aten("cat stack pad embedding index_select")
+OTHER = _aten(
+    """cat stack pad embedding index_select index.Tensor slice_scatter select_scatter
+    grid_sampler im2col meshgrid
+    meshgrid.indexing"""
+)
 
 IN_PLACE = _aten("add_.Tensor")
 """Updates of a stored tensor (a counter of batches) that a program may hold."""

@@ -6,6 +6,12 @@ import re
 
 from torch.fx import Node as FxNode
 
+from nestedge.errors import UsageError
+
+
+class InPlaceError(UsageError):
+    """A part of a value is changed in place, so that the whole has to be made anew."""
+
 
 def user_line(text: str) -> str:
     """Where in the user's code, from a traceback or an FX stack trace: " (net.py:12: code)"."""

@@ -25,11 +25,10 @@ from nestedge.program.graph import (
     without_dead_nodes,
 )
 from nestedge.program.operators import ALLOWED, IN_PLACE, MOVEMENT
-from nestedge.program.places import no_rule, place_of, user_line
+from nestedge.program.places import InPlaceError, no_rule, place_of, user_line
 from nestedge.program.structure import describe, flatten
 
-# Equal but for what torch.export writes and what the program keeps: a view becomes a reshape,
-# since a slice of a weight is no longer contiguous and since a shuffled value may not be.
+# A view becomes a reshape: a slice of a weight is not contiguous, a shuffled value may not be.
 _RENAMED = {
     "aten.view.default": "aten.reshape.default",
     "aten._unsafe_view.default": "aten.reshape.default",
@@ -37,6 +36,7 @@ _RENAMED = {
     "aten.lift_fresh_copy.default": "aten.clone.default",
     "aten.detach_.default": "aten.detach.default",
     "aten.constant_pad_nd.default": "aten.pad.default",
+    "aten._native_batch_norm_legit_no_training.default": "aten.batch_norm.default",
     "add": "sym.add",
     "sub": "sym.sub",
     "mul": "sym.mul",
@@ -72,18 +72,22 @@ class Capture:
     examples: dict[str, torch.Tensor]
 
 
-def read(exported: ExportedProgram, model: nn.Module, bound: dict[str, Any]) -> Capture:
+def read(
+    exported: ExportedProgram, model: nn.Module, bound: dict[str, Any], *, is_dynamic: bool
+) -> Capture:
     """The program of an exported module.
 
     Args:
         exported: what torch.export made of the module.
         model: the module, for its own tensors and their names.
         bound: the example inputs by the names of forward's arguments.
+        is_dynamic: whether it was exported for any batch size.
 
     Raises:
-        UsageError: an operator has no rule, or changes a value in place that is read elsewhere.
+        InPlaceError: an operator changes a part of a value in place that is read elsewhere.
+        UsageError: an operator has no rule.
     """
-    return _Reader(exported, model, bound).read()
+    return _Reader(exported, model, bound, is_dynamic).read()
 
 
 @dataclass
@@ -93,6 +97,7 @@ class _Reader:
     exported: ExportedProgram
     model: nn.Module
     bound: dict[str, Any]
+    is_dynamic: bool
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     specs: dict[str, TensorSpec] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
@@ -165,7 +170,7 @@ class _Reader:
 
     def _input_shape(self, value: torch.Tensor, batch: int) -> tuple[int | None, ...]:
         shape: tuple[int | None, ...] = tuple(value.shape)
-        return (None, *shape[1:]) if is_batched(value, batch) else shape
+        return (None, *shape[1:]) if self.is_dynamic and is_batched(value, batch) else shape
 
     def _read_node(self, fx: FxNode) -> list[Node]:
         name = _operator_name(fx)
@@ -189,7 +194,11 @@ class _Reader:
         kwargs = {k: self._argument(v) for k, v in fx.kwargs.items() if k not in _IGNORED_KWARGS}
         value = fx.meta.get("val")
         outputs: tuple[str, ...] = (self._value(fx),)
-        if isinstance(value, (list, tuple)):
+        if "_native_batch_norm" in str(fx.target):
+            # The form without views of a batch norm has two results that nothing here reads.
+            args = (*args[:5], False, *args[5:], False)
+            outputs = (f"{self._value(fx)}:0",)
+        elif isinstance(value, (list, tuple)):
             outputs = tuple(f"{self._value(fx)}:{i}" for i in range(len(value)))
         else:
             self.renamed[fx] = Ref(self._value(fx))
@@ -218,7 +227,7 @@ class _Reader:
         for other, its_root in [*self.roots.items(), (root, root)]:
             later = any(order[user] > order[fx] for user in other.users)
             if its_root is root and other is not target and later:
-                raise UsageError(
+                raise InPlaceError(
                     f"{name} changes a view of a value that is read later{place_of(fx)}; write it "
                     "out of place, or assign the parts with torch.cat"
                 )

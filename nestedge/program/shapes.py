@@ -11,7 +11,8 @@ from nestedge.program.graph import Node, Program, Ref, Weight, call
 from nestedge.program.operators import COMPARISON, NORMALISATION, UNARY
 
 # torch works the shapes of these out in Python, by far the slowest of all.
-_UNCHANGED = (UNARY | NORMALISATION) - COMPARISON - {"aten.to.dtype", "aten.to.dtype_layout"}
+_CASTS = {"aten.to.dtype", "aten.to.dtype_layout", "aten._to_copy.default"}
+_UNCHANGED = (UNARY | NORMALISATION) - COMPARISON - _CASTS
 
 
 def trace_shapes(program: Program, *, batch: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -73,7 +74,7 @@ def _described(value: Any, name: str, what: str) -> Structure:
         return Structure("tensor", name=name)
     if value is None or isinstance(value, (bool, int, float, str)):
         return Structure("constant", value=value)
-    if type(value) is dict and all(isinstance(key, str) for key in value):
+    if type(value) in (dict, OrderedDict) and all(isinstance(key, str) for key in value):
         items = tuple(_described(v, _join(name, k), what) for k, v in value.items())
         return Structure("dict", keys=tuple(value), items=items)
     if type(value) in (list, tuple):

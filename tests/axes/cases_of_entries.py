@@ -30,8 +30,11 @@ UNARY: dict[str, Callable[[Any], Any]] = {
     "logit": lambda x: aten.logit(x.sigmoid() * 0.9),
     "logical_not": lambda x: aten.logical_not(x > 0).double(),
     "full_like": lambda x: aten.full_like(x, 0.3),
+    "fill": lambda x: aten.fill.Scalar(x, 0.3) + aten.fill.Tensor(x, x.new_full((), 0.2)),
+    "zero": aten.zero,
     "dropout": lambda x: F.dropout(F.dropout2d(x, training=False), training=False),
     "dtypes": lambda x: x.to(torch.float32).to(x.dtype) + aten.to.dtype_layout(x, dtype=x.dtype),
+    "copies": lambda x: aten._to_copy(x, dtype=torch.float32).to(x.dtype),
     "scalars": lambda x: aten.rsub(((x + 1 - 0.5) * 2 / 3) ** 2, 1) + 2 ** x.tanh(),
     "scalar arithmetic": lambda x: aten.div.Scalar(
         aten.mul.Scalar(aten.sub.Scalar(aten.add.Scalar(x, 1), 0.5), 2), 3
@@ -61,6 +64,7 @@ JOIN: dict[str, Callable[[Any, Any], Any]] = {
     "comparisons": lambda x, y: (
         (x == y).double() + 2 * (x != y) + 3 * (x < y) + 4 * (x <= y) + 5 * (x > y) + 6 * (x >= y)
     ),
+    "copy": lambda x, y: aten.copy(x, y.relu()),
     "lerp": lambda x, y: torch.lerp(x, y, 0.3) + torch.lerp(x, y, y.sigmoid()),
     "addc": lambda x, y: torch.addcmul(x, x, y) + torch.addcdiv(x, x, y.square() + 1),
 }
@@ -99,6 +103,27 @@ def _embedded(c: int) -> nn.Module:
     )
 
 
+def _grid(down: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    first = aten.meshgrid.default([down, right])
+    second = torch.meshgrid(right, down, indexing="xy")
+    grid: torch.Tensor = first[0] * first[1] + second[0] * second[1]
+    return grid.unsqueeze(-1)
+
+
+def _changed(x: torch.Tensor) -> torch.Tensor:
+    """A part of a value, and a row of another, changed in place before the whole is read."""
+    mask = x.new_zeros(4, 4)
+    mask[1:, :2] = 1.0
+    x[:, :, 1:].mul_(2)
+    return x + mask
+
+
+def _places(x: torch.Tensor) -> torch.Tensor:
+    row = torch.linspace(-1, 1, 3, dtype=x.dtype)
+    grid = torch.stack(torch.meshgrid(row, row, indexing="ij"), -1)
+    return grid.expand(x.shape[0], 3, 3, 2)
+
+
 ELEMENTWISE = {
     "unary": Case(op(lambda x: sum(f(x) * 0.1 for f in UNARY.values()))),
     "join": Case(_halves(lambda x, y: sum(f(x, y) * 0.1 for f in JOIN.values()))),
@@ -130,6 +155,25 @@ ELEMENTWISE = {
             )
         )
     ),
+    "created like": Case(
+        sized(
+            lambda x, c: (
+                torch.cat([x, x.new_zeros(x.shape[0], c, 4, 4)], 1)
+                + x.new_ones(1, 2 * c, 1, 1)
+                + x.new_full((1, 2 * c, 1, 1), 0.5)
+            )
+        )
+    ),
+    "linspace": Case(
+        sized(lambda x, c: x * torch.linspace(1, 2, c, dtype=x.dtype).view(-1, 1, 1)), kept="all"
+    ),
+    "meshgrid": Case(
+        lambda c: Op(
+            lambda s, x: x + _grid(s.down, s.right),
+            down=torch.rand(c).double(),
+            right=torch.rand(4).double(),
+        )
+    ),
     "tied": Case(lambda c: Op(lambda s, x: s.k(F.relu(s.k(x))), k=nn.Conv2d(c, c, 3, padding=1))),
     "normalize": Case(op(lambda x: F.normalize(x, dim=1))),
 }
@@ -137,6 +181,38 @@ ELEMENTWISE = {
 MOVEMENTS = {
     "concat of three": Case(op(lambda x: torch.cat([x, x.relu(), -x], 1))),
     "concat of tokens": Case(op(lambda x: torch.cat([x, x.relu()], 3))),
+    "repeat_interleave": Case(op(lambda x: x.repeat_interleave(2, 1) * 0.5)),
+    "tensor_split": Case(
+        sized(
+            lambda x, c: torch.cat(
+                [p * (i + 1) for i, p in enumerate(x.tensor_split((c // 2,), 1))], 1
+            )
+        )
+    ),
+    "tensor_split in sections": Case(
+        op(lambda x: torch.cat([p * (i + 1) for i, p in enumerate(x.tensor_split(2, 1))], 1))
+    ),
+    "slice_scatter": Case(sized(lambda x, c: x.slice_scatter(x[:, : c // 2].relu(), 1, 0, c // 2))),
+    "slice_scatter of pixels": Case(op(lambda x: x.slice_scatter(x[:, :, :2].relu(), 2, 0, 4, 2))),
+    "select_scatter": Case(op(lambda x: x.select_scatter(x[:, :, 1].relu(), 2, -1))),
+    "slices changed in place": Case(op(lambda x: _changed(x * 1))),
+    "index": Case(op(lambda x: x[:, :, torch.tensor([[1, 0], [3, 2]]), torch.tensor([0, 2])])),
+    "index of a table": Case(
+        lambda c: Op(
+            lambda s, x: x + s.table[s.ids].t().unsqueeze(-1),
+            table=nn.Parameter(torch.rand(7, c, dtype=torch.float64)),
+            ids=torch.tensor([1, 4, 2, 6]),
+        )
+    ),
+    "index apart": Case(
+        lambda c: Op(
+            lambda s, x: x + s.table[s.ids, :, s.ids].t().unsqueeze(-1),
+            table=nn.Parameter(torch.rand(4, c, 4, dtype=torch.float64)),
+            ids=torch.tensor([1, 3, 2, 0]),
+        )
+    ),
+    "patches": Case(op(lambda x: F.unfold(x, (2, 3), padding=1).unsqueeze(-1))),
+    "grid_sample": Case(op(lambda x: F.grid_sample(x, _places(x), align_corners=False))),
     "stack": Case(op(lambda x: torch.stack([x, x.relu(), -x], 2).sum(2))),
     "stack in front": Case(op(lambda x: torch.stack([x, x.relu()], 1).flatten(1, 2))),
     "chunk": Case(_gated),

@@ -67,7 +67,23 @@ def _last(norm: nn.Module) -> nn.Module:
     return Op(lambda s, x: s.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), norm=norm)
 
 
+def _summed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A product of matrices in four spellings."""
+    pixels = x.permute(0, 2, 3, 1)
+    named = torch.einsum("bchw,oc->bohw", x, weight)
+    behind = torch.einsum("...c,oc->...o", pixels, weight).permute(0, 3, 1, 2)
+    implied = torch.einsum("bchw, oc", x, weight).permute(0, 2, 1, 3)
+    outer: torch.Tensor = torch.einsum("bchw,bdhw->bdc", x, x).softmax(-1)
+    return named + behind * 2 + implied + outer.mean(-1)[:, :, None, None]
+
+
 LAYERS = {
+    "einsum": Case(
+        lambda c: Op(
+            lambda s, x: _summed(x, s.w),
+            w=nn.Parameter(torch.ones(c, c, dtype=torch.float64)),
+        )
+    ),
     "depthwise": Case(lambda c: nn.Conv2d(c, 2 * c, 3, padding="same", groups=c)),
     "grouped": Case(lambda c: nn.Conv2d(c, 2 * c, 3, groups=c // 4)),
     "conv1d": Case(

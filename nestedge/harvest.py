@@ -4,13 +4,16 @@ A unit (channel, head, group) goes when everything that reads it either has zero
 finds a constant there that can be added to the reader's bias exactly: any constant for a linear
 layer or a convolution without padding, only zero for a padded one, whose border sees fewer taps. A
 unit that a normalisation or a softmax mixes with others stays, and so does the last of a layer.
+
+Before units, what is larger goes: branches that add zero (`branches`), and rings of zeros around
+kernels (`rings`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ import torch
 from nestedge.axes.analysis import ALWAYS, Analysis, Units, analyse
 from nestedge.axes.layout import lay_out
 from nestedge.axes.rewrite import Survival, specialise
+from nestedge.branches import Known, without_silent_branches
 from nestedge.convert import LevelProgram, evaluated, tensor_of
 from nestedge.expressions import added, evaluate, take
 from nestedge.intervals import intervals_of
@@ -27,16 +31,17 @@ from nestedge.known import constant_along, known_values
 from nestedge.program import operators
 from nestedge.program.arguments import named_arguments, with_arguments
 from nestedge.program.graph import Node, Ref, TensorSpec, Weight, without_dead_nodes
+from nestedge.rings import find_rings, without_rings
 
 Live = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Stayed:
-    """Units that are constant but could not be removed.
+    """Units that are constant, or rings of a kernel that are zero, but could not be removed.
 
     Attributes:
-        axis: of the level.
+        axis: of the level; "x's rings" for those of the kernel of a weight x.
         units: how many.
         reason: who needs them, and why a constant will not do.
     """
@@ -55,12 +60,16 @@ class Harvest:
         removed: for every axis the number of units removed.
         folded: layers whose bias took over constants.
         stayed: constant units that stayed, and why.
+        kernels: the size of every kernel that lost rings of zeros, by the name of its weight.
+        branches: the modules whose additions went, because one summand is always zero.
     """
 
     level: LevelProgram
     removed: Mapping[str, int]
     folded: tuple[str, ...]
     stayed: tuple[Stayed, ...]
+    kernels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    branches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,15 +94,25 @@ class _Reading:
 
 
 def harvest(level: LevelProgram) -> Harvest:
-    """Remove every unit that can go exactly, until none is left."""
+    """Remove every branch, ring and unit that can go exactly, until none is left."""
     removed: dict[str, int] = {}
+    kernels: dict[str, tuple[int, ...]] = {}
     folded: list[str] = []
+    branches: list[str] = []
     while True:
+        level, smaller = without_rings(level)
+        known = known_values(level)
+        level, silent = without_silent_branches(level, known)
+        kernels |= smaller
+        branches += silent
+        level = _without_unused_tensors(level)
         analysis = analyse(level.program)
-        readings = list(_readings(level, analysis))
+        readings = list(_readings(level, analysis, known))
         live = _live(analysis, readings)
         if live.all():
-            return Harvest(level, removed, tuple(folded), tuple(_stayed(analysis, readings)))
+            stayed = (*_stayed(analysis, readings), *_stuck_rings(level))
+            kept = {name: size for name, size in kernels.items() if name in level.tensors}
+            return Harvest(level, removed, tuple(folded), stayed, kept, tuple(branches))
         names = lay_out(analysis).axis_of
         for unit in np.flatnonzero(~live):
             removed[names[unit]] = removed.get(names[unit], 0) + 1
@@ -102,15 +121,14 @@ def harvest(level: LevelProgram) -> Harvest:
         level = _without(level, analysis, live, shifts)
 
 
-def _readings(level: LevelProgram, analysis: Analysis) -> Iterator[_Reading]:
-    known = known_values(level)
+def _readings(level: LevelProgram, analysis: Analysis, known: Known) -> Iterator[_Reading]:
     for node in level.program.nodes:
         if node.op not in operators.SYMBOLIC:
             yield from _readings_of(node, level, analysis, known)
 
 
 def _readings_of(
-    node: Node, level: LevelProgram, analysis: Analysis, known: Mapping[str, Any]
+    node: Node, level: LevelProgram, analysis: Analysis, known: Known
 ) -> Iterator[_Reading]:
     a = named_arguments(node, lambda leaf: leaf)
     where = node.scope or "the network"
@@ -120,15 +138,16 @@ def _readings_of(
         dim %= len(analysis.shape_of(leaf))
         for units in analysis.of(leaf).get(dim, ()):
             constant = np.full(len(units), math.nan)
-            if isinstance(leaf, Ref) and known.get(leaf.name) is not None:
-                constant = constant_along(known[leaf.name], dim).numpy()
+            value = known.get(leaf.name) if isinstance(leaf, Ref) else None
+            if value is not None:
+                constant = constant_along(value, dim).numpy()
             free = constant == 0.0 if is_product else np.zeros(len(units), dtype=bool)
             foldable = np.zeros(len(units), dtype=bool)
             reason = f"{node.op.split('.')[1]} in {where} mixes it with others"
             if is_product and isinstance(a["weight"], Weight):
                 weight = level.tensors[a["weight"].name]
                 free |= (weight == 0).all(dim=0).reshape(len(units), -1).all(dim=1).numpy()
-                padded = _is_padded(a)
+                padded = _is_padded(a, weight)
                 foldable = np.isfinite(constant) & (not padded)
                 reason = f"the padding of {where} would meet it"
             yield _Reading(node, units, constant, free, foldable, reason)
@@ -160,10 +179,10 @@ def _combined(node: Node, a: Mapping[str, Any], analysis: Analysis) -> Iterator[
         yield from (("self", d) for d in (dims if isinstance(dims, (list, range)) else [dims]))
 
 
-def _is_padded(a: Mapping[str, Any]) -> bool:
+def _is_padded(a: Mapping[str, Any], weight: torch.Tensor) -> bool:
     padding = a.get("padding", 0)
     if isinstance(padding, str):
-        return padding != "valid"
+        return padding == "same" and any(size > 1 for size in weight.shape[2:])
     return any(padding) if isinstance(padding, list) else bool(padding)
 
 
@@ -224,12 +243,19 @@ def _without(
             node = with_arguments(node, {"bias": Weight(name)})
         nodes.append(node)
     program = without_dead_nodes(replace(program, nodes=tuple(nodes), tensors=specs))
-    used = program.used_tensors()
+    return _without_unused_tensors(
+        replace(level, program=program, tensors=tensors, expressions=expressions)
+    )
+
+
+def _without_unused_tensors(level: LevelProgram) -> LevelProgram:
+    used = level.program.used_tensors()
+    specs = {name: spec for name, spec in level.program.tensors.items() if name in used}
     return replace(
         level,
-        program=program,
-        tensors={name: tensor.contiguous() for name, tensor in tensors.items() if name in used},
-        expressions={name: e for name, e in expressions.items() if name in used},
+        program=replace(level.program, tensors=specs),
+        tensors={name: t.contiguous() for name, t in level.tensors.items() if name in used},
+        expressions={name: e for name, e in level.expressions.items() if name in used},
     )
 
 
@@ -248,3 +274,9 @@ def _stayed(analysis: Analysis, readings: Iterable[_Reading]) -> Iterator[Stayed
             counts.setdefault((names[unit], reading.reason), set()).add(int(unit))
     for (axis, reason), units in counts.items():
         yield Stayed(axis, len(units), reason)
+
+
+def _stuck_rings(level: LevelProgram) -> Iterator[Stayed]:
+    for rings in find_rings(level):
+        if rings.stuck:
+            yield Stayed(f"{rings.weight}'s rings", rings.stuck, rings.reason)

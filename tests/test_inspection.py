@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from benchmarks.networks import counting
-from nestedge.inspection import inspect
+from nestedge.inspection import WastedWidth, inspect
 from nestedge.levels import Level
 from nestedge.nested import Card, nest
-from tests.networks import images, nested_resnet, resnet_twins
+from tests.networks import images, nested_resnet, resnet, resnet_twins
 
 
 def test_every_level_is_described_as_its_twin() -> None:
@@ -45,10 +47,68 @@ def _perceptron() -> nn.Module:
 def test_widths_that_are_no_multiple_of_eight_are_reported() -> None:
     levels = {"odd": Level({"0": 13}), "even": Level({"0": 16}), "full": Level()}
     found = inspect(nest(_perceptron(), torch.zeros(2, 4), levels, card=Card(divisor=1)))
-    assert found.levels["odd"].wasted == {"0": 13}
-    assert found.levels["even"].wasted == {}
+    assert found.levels["odd"].wasted == (WastedWidth("0", "0", 13, 16, 3 / 16),)
+    assert found.levels["even"].wasted == ()
     # The ten logits are no choice of a level's.
-    assert found.levels["full"].wasted == {}
+    assert found.levels["full"].wasted == ()
+
+
+@pytest.mark.parametrize(
+    ("multiple", "widths"),
+    [
+        (1, {}),
+        (8, {"odd": (13, 16)}),
+        (16, {"odd": (13, 16), "full": (24, 32)}),
+        (32, {"odd": (13, 32), "even": (16, 32), "full": (24, 32)}),
+    ],
+)
+def test_a_width_is_compared_with_the_multiple_that_is_asked_for(
+    multiple: int, widths: dict[str, tuple[int, int]]
+) -> None:
+    levels = {"odd": Level({"0": 13}), "even": Level({"0": 16}), "full": Level()}
+    nested = nest(_perceptron(), torch.zeros(2, 4), levels, card=Card(divisor=1))
+    found = inspect(nested, multiple=multiple)
+    wasted = {level: (w.width, w.padded) for level, r in found.levels.items() for w in r.wasted}
+    assert wasted == widths
+    assert found.multiple == multiple
+
+
+def test_a_width_of_several_axes_side_by_side_names_them_all() -> None:
+    nested = nested_resnet()
+    found = inspect(nested, multiple=32)
+    (entry,) = (w for w in found.levels["small"].wasted if w.layer == "layer2.0.conv2")
+    assert entry.axis == "layer2.0.conv2[0:8] + conv1 + layer2.0.conv2[24:32]"
+    assert (entry.width, entry.padded, entry.wasted) == (12, 32, 1 - 12 / 32)
+
+
+def test_a_transposed_convolutions_outputs_are_its_width() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(3, 12, 2), nn.ReLU(), nn.Conv2d(12, 2, 1))
+    levels = {"half": Level({"0": 6}), "full": Level()}
+    nested = nest(model, torch.zeros(2, 3, 4, 4), levels, card=Card(divisor=1))
+    found = inspect(nested, multiple=4)
+    assert found.levels["half"].wasted == (WastedWidth("0", "0", 6, 8, 0.25),)
+    assert found.levels["full"].wasted == ()
+
+
+def test_a_multiple_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple must be at least 1, got 0"):
+        inspect(nested_resnet(), multiple=0)
+
+
+def test_smaller_kernels_and_silent_branches_are_described() -> None:
+    model = resnet().eval()
+    silent = np.zeros((16, 16, 3, 3), dtype=bool)
+    centre = np.zeros((16, 16, 3, 3), dtype=bool)
+    centre[:, :, 1:2, 1:2] = True
+    # What a norm makes of zero is zero where it neither shifts nor has a mean.
+    model.state_dict()["layer1.1.bn2.bias"].zero_()
+    model.state_dict()["layer1.1.bn2.running_mean"].zero_()
+    masks = {"layer1.1.conv2.weight": silent, "layer1.0.conv1.weight": centre}
+    levels = {"sparse": Level(masks=masks), "full": Level()}
+    found = inspect(nest(model, torch.zeros(2, 3, 8, 8), levels)).levels
+    assert found["sparse"].kernels == {"layer1.0.conv1.weight": (1, 1)}
+    assert found["sparse"].branches == ("layer1.1",)
+    assert (found["full"].kernels, found["full"].branches) == ({}, ())
 
 
 def test_levels_of_different_shape_are_no_chain() -> None:

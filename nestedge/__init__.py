@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING
 from nestedge.errors import MissingDependencyError, did_you_mean
 
 if TYPE_CHECKING:
+    from nestedge.importing import (
+        Subnet,
+        from_masks,
+        from_matformer,
+        from_slimmable,
+        from_supernet,
+    )
     from nestedge.levels import Level
     from nestedge.materialization import materialize, state_dict
     from nestedge.nested import Card, NestedModel, nest
@@ -26,7 +33,12 @@ __all__ = [
     "NestedModel",
     "NestedRuntime",
     "Preprocessing",
+    "Subnet",
     "__version__",
+    "from_masks",
+    "from_matformer",
+    "from_slimmable",
+    "from_supernet",
     "load",
     "materialize",
     "nest",
@@ -42,6 +54,11 @@ _HOMES = {
     "NestedModel": "nestedge.nested",
     "NestedRuntime": "nestedge.runtime",
     "Preprocessing": "nestedge.preprocessing",
+    "Subnet": "nestedge.importing",
+    "from_masks": "nestedge.importing",
+    "from_matformer": "nestedge.importing",
+    "from_slimmable": "nestedge.importing",
+    "from_supernet": "nestedge.importing",
     "load": "nestedge.nestfile",
     "materialize": "nestedge.materialization",
     "nest": "nestedge.nested",

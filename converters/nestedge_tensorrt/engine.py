@@ -127,10 +127,7 @@ class EngineSpec:
         Raises:
             FormatError: a field is missing, unknown or wrong.
         """
-        members = document.members()
-        if "format" in members and members["format"].data != FORMAT:
-            raise members["format"].error(f"{FORMAT}: another version of nestedge wrote this")
-        field = dict(zip(_FIELDS, document.fields(*_FIELDS), strict=True))
+        field = dict(zip(_FIELDS, document.versioned(FORMAT, *_FIELDS), strict=True))
         model, tensorrt = field["model"], field["tensorrt"]
         _, sha256, opset = model.fields("file", "sha256", "opset")
         minimum, _ = tensorrt.fields("minimum", "below")
@@ -145,15 +142,17 @@ class EngineSpec:
             outputs=_tensors(field["outputs"]),
             calibration_cases=_cases(field["calibration"], precision),
         )
-        for name, value in spec.to_json().items():
-            # JSON's false is not its 0, but Python's is.
-            if json.dumps(field[name].data, sort_keys=True) != json.dumps(value, sort_keys=True):
-                raise field[name].error(json.dumps(value, sort_keys=True))
+        written = spec.to_json()
+        for name in _FIELDS:
+            expected = json.dumps(written[name], sort_keys=True)
+            # As text: JSON's false is not its 0, but Python's is.
+            if json.dumps(field[name].data, sort_keys=True) != expected:
+                raise field[name].error(expected)
         return spec
 
 
 _FIELDS = (
-    *("format", "engine", "verified", "precision", "model", "tensorrt", "batch", "inputs"),
+    *("engine", "verified", "precision", "model", "tensorrt", "batch", "inputs"),
     *("outputs", "calibration", "trtexec", "fingerprint"),
 )
 

@@ -125,8 +125,9 @@ def tell(
         *measure_accuracies(dist, inputs=data.test.images, labels=labels),
     ]
     save_measurements(dist, measurements)
-    selections = {device: select_for_device(dist, device, budget) for device in devices}
+    # Written first: it also tells why nothing may fit the budget.
     write_report(dist, folder / REPORT_FILE, budget=budget)
+    selections = {device: select_for_device(dist, device, budget) for device in devices}
     announce(f"wrote {REPORT_FILE}; shipping to {REPOSITORY}/, fetching for {devices[-1]}")
     chosen = {device: found.selection.chosen for device, found in selections.items()}
     ship(dist, folder / REPOSITORY, devices=devices, default=chosen)

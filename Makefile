@@ -28,7 +28,7 @@ demo: $(READY)
 	@$(BIN)/nestedge demo
 
 test: lint
-	$(BIN)/pytest -q --cov --cov-report=term
+	$(BIN)/pytest -q -n auto --dist loadfile --cov --cov-report=term
 
 lint: $(READY)
 	$(BIN)/ruff check -q

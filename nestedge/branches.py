@@ -14,7 +14,7 @@ import torch
 
 from nestedge.convert import LevelProgram
 from nestedge.program.arguments import named_arguments
-from nestedge.program.graph import Node, Program, Ref, Weight, substitute, without_dead_nodes
+from nestedge.program.graph import Node, Ref, bypassed, without_dead_nodes
 from nestedge.program.shapes import trace_shapes
 
 Known = Mapping[str, torch.Tensor | None]
@@ -43,7 +43,8 @@ def without_silent_branches(
         }
     if not silent:
         return level, ()
-    program = _bypassed(level.program, {name: kept for name, (_, kept) in silent.items()})
+    instead = {name: kept for name, (_, kept) in silent.items()}
+    program = without_dead_nodes(bypassed(level.program, instead))
     scopes = tuple(node.scope or name for name, (node, _) in silent.items())
     return replace(level, program=program), scopes
 
@@ -68,21 +69,3 @@ def _is_zero(leaf: Any, known: Known) -> bool:
 def _alike(result: Any, kept: Any) -> bool:
     """Whether a sum neither broadcasts the operand that is kept nor changes its dtype."""
     return bool(result.shape == kept.shape and result.dtype == kept.dtype)
-
-
-def _bypassed(program: Program, kept: Mapping[str, Ref]) -> Program:
-    def follow(leaf: Ref | Weight) -> Ref | Weight:
-        while isinstance(leaf, Ref) and leaf.name in kept:
-            leaf = kept[leaf.name]
-        return leaf
-
-    nodes = tuple(
-        replace(
-            node,
-            args=substitute(node.args, follow),
-            kwargs={key: substitute(value, follow) for key, value in node.kwargs.items()},
-        )
-        for node in program.nodes
-    )
-    outputs = tuple((name, follow(ref)) for name, ref in program.outputs)
-    return without_dead_nodes(replace(program, nodes=nodes, outputs=outputs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -146,20 +146,21 @@ class NestedModel(nn.Module):
         return frozenset(batch_norm_tensors(self.elastic.program, self.card.batch_norm))
 
     def _store_own(self, level: str) -> None:
-        shared = named(self.shared)
         own = sorted(self.nesting.own[level])
-        kept = [t for t in own if self.nesting.uses(level, t) is not None]
-        masked = {t: self._masked(t, shared[t], level) for t in kept}
-        cuts = {t: cut(masked[t], self.nesting.uses(level, t)).detach().clone() for t in kept}
-        self._register_own(level, cuts)
+        masked = self._masked([t for t in own if self.nesting.uses(level, t) is not None], level)
+        uses = {t: self.nesting.uses(level, t) for t in masked}
+        self._register_own(
+            level, {t: cut(tensor, uses[t]).detach().clone() for t, tensor in masked.items()}
+        )
 
-    def _masked(self, name: str, tensor: torch.Tensor, level: str | None) -> torch.Tensor:
-        """A tensor with zeros where the masks of a level have none of it."""
-        codes = named(self.codes)
-        if level is None or name not in codes:
-            return tensor
-        used = [level in levels for levels in self.nesting.patterns[name]]
-        return tensor * tensor.new_tensor(used)[codes[name].long()]
+    def _masked(self, names: Iterable[str], level: str | None) -> dict[str, torch.Tensor]:
+        """Shared tensors, with zeros where the masks of a level have none of them."""
+        shared, codes = named(self.shared), named(self.codes)
+        found = {name: shared[name] for name in names}
+        for name in codes.keys() & found.keys() if level is not None else ():
+            used = [level in levels for levels in self.nesting.patterns[name]]
+            found[name] = found[name] * found[name].new_tensor(used)[codes[name].long()]
+        return found
 
     def _register_own(self, level: str, tensors: Mapping[str, torch.Tensor]) -> None:
         tree = nn.Module()
@@ -276,10 +277,10 @@ class NestedModel(nn.Module):
 
     def weights(self, plan: Plan, level: str | None) -> dict[str, torch.Tensor]:
         """The tensors of a plan, as differentiable functions of the shared and own ones."""
-        shared = named(self.shared)
         own = self.own_tensors(level) if level is not None else {}
+        masked = self._masked((name for name in plan.uses if name not in own), level)
         return {
-            name: own[name] if name in own else cut(self._masked(name, shared[name], level), uses)
+            name: own[name] if name in own else cut(masked[name], uses)
             for name, uses in plan.uses.items()
         }
 

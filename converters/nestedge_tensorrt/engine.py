@@ -10,6 +10,7 @@ import json
 import shlex
 from dataclasses import asdict, dataclass
 
+from nestedge.artifact import tensor_to_json, tensors_from_json
 from nestedge.documents import Value
 from nestedge.plugins import TensorInfo
 
@@ -106,8 +107,8 @@ class EngineSpec:
             "model": {"file": MODEL_FILE, "sha256": self.model_sha256, "opset": self.opset},
             "tensorrt": {"minimum": self.minimum_tensorrt, "below": BELOW},
             "batch": self.batch,
-            "inputs": [_tensor_json(info) for info in self.inputs],
-            "outputs": [_tensor_json(info) for info in self.outputs],
+            "inputs": [tensor_to_json(info) for info in self.inputs],
+            "outputs": [tensor_to_json(info) for info in self.outputs],
             "calibration": None if cases is None else {"cases": cases, "scales": _SCALES},
             "trtexec": {
                 "arguments": list(arguments),
@@ -138,8 +139,8 @@ class EngineSpec:
             opset=opset.integer(minimum=1),
             minimum_tensorrt=minimum.choice(*VERSIONS),
             batch=field["batch"].integer(minimum=1),
-            inputs=_tensors(field["inputs"]),
-            outputs=_tensors(field["outputs"]),
+            inputs=tensors_from_json(field["inputs"], dtypes=DTYPES),
+            outputs=tensors_from_json(field["outputs"], dtypes=DTYPES),
             calibration_cases=_cases(field["calibration"], precision),
         )
         written = spec.to_json()
@@ -165,23 +166,6 @@ def trtexec_arguments(spec: EngineSpec) -> tuple[str, ...]:
     --skipInference from 8.6 on.
     """
     return (f"--onnx={MODEL_FILE}", f"--saveEngine={BUILT_FILE}", *_FLAGS[spec.precision])
-
-
-def _tensor_json(info: TensorInfo) -> dict[str, object]:
-    return {"name": info.name, "shape": list(info.shape), "dtype": info.dtype}
-
-
-def _tensors(value: Value) -> tuple[TensorInfo, ...]:
-    infos = tuple(_tensor(element) for element in value.elements())
-    if not infos or len({info.name for info in infos}) != len(infos):
-        raise value.error("at least one tensor, each of another name")
-    return infos
-
-
-def _tensor(value: Value) -> TensorInfo:
-    name, shape, dtype = value.fields("name", "shape", "dtype")
-    sizes = tuple(size.integer(minimum=1) for size in shape.elements())
-    return TensorInfo(name.string(), sizes, dtype.choice(*DTYPES))
 
 
 def _cases(value: Value, precision: str) -> int | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from nestedge.redirection import output_to
 
 
 @contextlib.contextmanager
@@ -15,17 +16,5 @@ def silenced() -> Iterator[None]:
 
     The libraries have no switch for it; errors reach us as exceptions.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    with Path(os.devnull).open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for saved, descriptor in zip(kept, (1, 2), strict=True):
-                os.dup2(saved, descriptor)
-                os.close(saved)
+    with Path(os.devnull).open("wb") as file, output_to(file):
+        yield

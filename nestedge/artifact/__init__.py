@@ -13,6 +13,8 @@ from nestedge.artifact.description import (
     CalibrationRecord,
     Description,
     FileRecord,
+    tensor_to_json,
+    tensors_from_json,
 )
 from nestedge.artifact.reference import Reference, read_reference, reference_bytes
 from nestedge.artifact.store import check_integrity, find_artifacts, read_artifact, write_artifact
@@ -30,5 +32,7 @@ __all__ = [
     "read_artifact",
     "read_reference",
     "reference_bytes",
+    "tensor_to_json",
+    "tensors_from_json",
     "write_artifact",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,10 @@ from nestedge.preprocessing import Preprocessing
 DESCRIPTION_FILE = "artifact.json"
 REFERENCE_FILE = "reference.safetensors"
 FORMAT = 2
+_DTYPES = (
+    *("float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32"),
+    *("int64", "uint64", "bool"),
+)
 _FIELDS = (
     *("level", "runtime", "precision", "files", "model", "inputs", "outputs"),
     *("preprocessing", "labels", "tolerance", "parameters", "macs", "producer"),
@@ -169,8 +173,8 @@ def description_json(
             for name, record in records.items()
         },
         "model": description.model,
-        "inputs": [_tensor_json(info) for info in description.inputs],
-        "outputs": [_tensor_json(info) for info in description.outputs],
+        "inputs": [tensor_to_json(info) for info in description.inputs],
+        "outputs": [tensor_to_json(info) for info in description.outputs],
         "preprocessing": None if preprocessing is None else preprocessing.to_json(),
         "labels": None if labels is None else list(labels),
         "tolerance": description.tolerance,
@@ -184,7 +188,8 @@ def description_json(
     }
 
 
-def _tensor_json(info: TensorInfo) -> dict[str, object]:
+def tensor_to_json(info: TensorInfo) -> dict[str, object]:
+    """The JSON object that `tensors_from_json` reads, of one tensor."""
     return {"name": info.name, "shape": list(info.shape), "dtype": info.dtype}
 
 
@@ -202,8 +207,8 @@ def parse_artifact(document: Value, folder: Path) -> Artifact:
         runtime=field["runtime"].name(),
         precision=field["precision"].name(),
         model=field["model"].name(),
-        inputs=_tensors(field["inputs"]),
-        outputs=_tensors(field["outputs"]),
+        inputs=tensors_from_json(field["inputs"]),
+        outputs=tensors_from_json(field["outputs"]),
         preprocessing=None if preprocessing is None else Preprocessing.from_json(preprocessing),
         labels=None if labels is None else tuple(label.string() for label in labels.elements()),
         tolerance=field["tolerance"].number(),
@@ -241,18 +246,26 @@ def _check_links(artifact: Artifact, field: Mapping[str, Value]) -> None:
         raise FormatError(f"{given.where}: {error}") from error
 
 
-def _tensors(value: Value) -> tuple[TensorInfo, ...]:
-    infos = tuple(_tensor(element) for element in value.elements())
+def tensors_from_json(value: Value, *, dtypes: Sequence[str] = _DTYPES) -> tuple[TensorInfo, ...]:
+    """What a network takes or gives, in a JSON array.
+
+    Args:
+        value: the array.
+        dtypes: those that may occur, by numpy's names.
+
+    Raises:
+        FormatError: a field is missing, unknown or wrong, there is none, or a name stands twice.
+    """
+    infos = tuple(_tensor(element, dtypes) for element in value.elements())
     if not infos or len({info.name for info in infos}) != len(infos):
         raise value.error("at least one tensor, each of another name")
     return infos
 
 
-def _tensor(value: Value) -> TensorInfo:
+def _tensor(value: Value, dtypes: Sequence[str]) -> TensorInfo:
     name, shape, dtype = value.fields("name", "shape", "dtype")
     sizes = tuple(size.integer(minimum=1) for size in shape.elements())
-    known = ("float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32")
-    return TensorInfo(name.string(), sizes, dtype.choice(*known, "int64", "uint64", "bool"))
+    return TensorInfo(name.string(), sizes, dtype.choice(*dtypes))
 
 
 def _file(name: str, value: Value) -> FileRecord:

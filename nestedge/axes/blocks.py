@@ -10,7 +10,7 @@ from nestedge.program.graph import (
     Program,
     Ref,
     Weight,
-    substitute,
+    bypassed,
     without_dead_nodes,
 )
 from nestedge.program.operators import SYMBOLIC
@@ -196,26 +196,12 @@ def without_blocks(program: Program, paths: Iterable[str]) -> Program:
     for path in paths:
         block = _block(program, path)
         assert block is not None, f"{path} was found as a block of the reference program"
-        bypass[block.leaves] = block.enters
-
-    def follow(leaf: Ref | Weight) -> Ref | Weight:
-        while isinstance(leaf, Ref) and leaf.name in bypass:
-            leaf = Ref(bypass[leaf.name])
-        return leaf
-
-    nodes = tuple(
-        replace(
-            node,
-            args=substitute(node.args, follow),
-            kwargs={key: substitute(value, follow) for key, value in node.kwargs.items()},
-        )
-        for node in program.nodes
-    )
-    outputs = tuple((name, follow(ref)) for name, ref in program.outputs)
+        bypass[block.leaves] = Ref(block.enters)
+    program = bypassed(program, bypass)
     # In training, the counters of the blocks' batch norms would keep running.
     kept = tuple(
         node
-        for node in nodes
+        for node in program.nodes
         if node.op in SYMBOLIC or not any(_inside(node.scope, path) for path in paths)
     )
-    return without_dead_nodes(replace(program, nodes=kept, outputs=outputs))
+    return without_dead_nodes(replace(program, nodes=kept))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from nestedge.errors import IntegrityError, NestedgeError
 from nestedge.model import NestedModel
 from nestedge.nestfile import load
 from nestedge.plugins import load_converter
+from nestedge.redirection import output_to
 
 Answer = dict[str, Any]
 Result = TypeVar("Result")
@@ -59,7 +58,7 @@ class Service:
 
         Raises:
             NestedgeError: what is asked for does not exist.
-        IntegrityError: the .nest or the calibration data is not the planned one.
+            IntegrityError: the .nest or the calibration data is not the planned one.
             OSError: the disk is full, or the folder cannot be written to.
         """
         return self._describe(request) if request["do"] == "describe" else self._make(request)
@@ -181,15 +180,5 @@ def attempt(action: Callable[[], Result]) -> Result | Failure:
 def _logged(path: Path) -> Iterator[None]:
     """Sends what Python and C++ write to stdout and stderr to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = os.dup(1), os.dup(2)
-    with path.open("ab") as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for saved, descriptor in zip(kept, (1, 2), strict=True):
-                os.dup2(saved, descriptor)
-                os.close(saved)
+    with path.open("ab") as file, output_to(file):
+        yield

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nestedge.cli.text import json_option, print_json, progress, table
+from nestedge.cli.text import cell_options, json_option, print_json, progress, table
 from nestedge.packaging.fetching import AUTO, fetch
 from nestedge.packaging.filtering import CellFilter
 from nestedge.packaging.shipment import Shipment
@@ -29,9 +29,7 @@ from nestedge.selection import format_size
     required=True,
     help="A new folder, or one that was fetched before: its content is replaced.",
 )
-@click.option("-t", "--target", "runtimes", multiple=True, help="Runtime; all when not given.")
-@click.option("-l", "--level", "levels", multiple=True, help="Level; all when not given.")
-@click.option("-p", "--precision", "precisions", multiple=True, help="fp32, fp16, int8; all.")
+@cell_options
 @json_option
 def command(
     source: str,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nestedge.cli.text import folder_argument, json_option, print_json, table
+from nestedge.cli.text import cell_options, folder_argument, json_option, print_json, table
 from nestedge.matrix import read_matrix
 from nestedge.packaging.filtering import CellFilter
 from nestedge.packaging.shipment import Shipment
@@ -27,9 +27,7 @@ from nestedge.selection import format_size
 @click.option(
     "--default", help="Cell that runs where nobody says; if not given, of the largest level."
 )
-@click.option("-t", "--target", "runtimes", multiple=True, help="Runtime; all when not given.")
-@click.option("-l", "--level", "levels", multiple=True, help="Level; all when not given.")
-@click.option("-p", "--precision", "precisions", multiple=True, help="fp32, fp16, int8; all.")
+@cell_options
 @json_option
 def command(
     folder: Path,

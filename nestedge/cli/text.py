@@ -40,6 +40,25 @@ def calibration_option(command: Command) -> Command:
     )(command)
 
 
+def cell_options(command: Command) -> Command:
+    """Gives a verb --target, --level and --precision: which of the cells there are."""
+    for option in reversed(
+        (
+            click.option(
+                "-t", "--target", "runtimes", multiple=True, help="Runtime; all when not given."
+            ),
+            click.option(
+                "-l", "--level", "levels", multiple=True, help="Level; all when not given."
+            ),
+            click.option(
+                "-p", "--precision", "precisions", multiple=True, help="fp32, fp16, int8; all."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def folder_argument(command: Command) -> Command:
     """Gives a verb the argument FOLDER: of a build, of a level, or of one artifact."""
     return click.argument("folder", type=click.Path(path_type=Path))(command)

@@ -150,6 +150,26 @@ def substitute(argument: Argument, change: Callable[[Ref | Weight], Argument]) -
     return argument
 
 
+def bypassed(program: Program, instead: Mapping[str, Ref]) -> Program:
+    """The program with some values read no more: for each, which value is read instead."""
+
+    def follow(leaf: Ref | Weight) -> Ref | Weight:
+        while isinstance(leaf, Ref) and leaf.name in instead:
+            leaf = instead[leaf.name]
+        return leaf
+
+    nodes = tuple(
+        replace(
+            node,
+            args=substitute(node.args, follow),
+            kwargs={key: substitute(value, follow) for key, value in node.kwargs.items()},
+        )
+        for node in program.nodes
+    )
+    outputs = tuple((name, follow(ref)) for name, ref in program.outputs)
+    return replace(program, nodes=nodes, outputs=outputs)
+
+
 def without_dead_nodes(program: Program) -> Program:
     """The program without nodes that cannot reach an output.
 

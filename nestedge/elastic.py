@@ -2,58 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, count
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nestedge.axes.analysis import ALWAYS, Analysis, analyse
+from nestedge.axes.analysis import ALWAYS, Analysis, Units, analyse
 from nestedge.axes.blocks import Stage, find_stages, without_blocks
 from nestedge.axes.layout import Layout, lay_out
+from nestedge.axes.parallel import Group, find_branches, without_branches
 from nestedge.axes.rewrite import Survival, specialise
 from nestedge.errors import UsageError
 from nestedge.intervals import entries
+from nestedge.layouts import Axis, Run, TensorLayout
 from nestedge.levels import Level, choose
-from nestedge.nesting import Axis, Choice, Nesting, TensorLayout
+from nestedge.nesting import Choice, Nesting
 from nestedge.program.graph import Program, Ref
+
+_Row = TypeVar("_Row", Stage, Group)
 
 
 @dataclass(frozen=True)
 class Elastic:
-    """One network: its program, its axes, and the stages whose blocks a level may leave out."""
+    """One network: its program, its axes, and the modules that a level may leave out.
+
+    Attributes:
+        program: the network.
+        analysis: its units.
+        layout: its axes and those of its tensors.
+        stages: rows of residual blocks.
+        groups: modules side by side.
+    """
 
     program: Program
     analysis: Analysis
     layout: Layout
     stages: tuple[Stage, ...]
+    groups: tuple[Group, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Stage | Group, ...]:
+        """The stages and the groups."""
+        return (*self.stages, *self.groups)
 
     def nesting(self) -> Nesting:
         """The axes and tensors of the network, with no level yet."""
-        depth = {stage.name: Axis(len(stage.blocks), kind="depth") for stage in self.stages}
-        requires = {
-            tensor: (stage.name, stage.blocks.index(path))
-            for stage in self.stages
-            for path, block in stage.removable.items()
-            for tensor in block.tensors
-        }
+        depths = {stage.name: Axis(len(stage.blocks), kind="depth") for stage in self.stages}
+        branches = {g.name: Axis(len(g.branches), kind="branches") for g in self.groups}
+        requires: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for row in self.rows:
+            for unit, path in enumerate(_paths(row)):
+                for tensor in row.removable[path].tensors if path in row.removable else ():
+                    requires[tensor].append((row.name, unit))
         tensors = {
-            name: replace(layout, requires=(requires[name],)) if name in requires else layout
+            name: replace(layout, requires=tuple(requires.get(name, ())))
             for name, layout in self._all_tensors().items()
         }
-        return Nesting({**self.layout.axes, **depth}, tensors)
+        return Nesting({**self.layout.axes, **depths, **branches}, tensors)
 
     def _all_tensors(self) -> dict[str, TensorLayout]:
         whole = {n: TensorLayout(((),) * len(s.shape)) for n, s in self.program.tensors.items()}
         return {**whole, **self.layout.tensors}
 
     def choose(self, level: Level, name: str, axes: Mapping[str, Axis], *, divisor: int) -> Choice:
-        """The units that a level keeps; what a dropped block concatenates goes with it."""
+        """The units that a level keeps; what a dropped module concatenates goes with it.
+
+        Raises:
+            UsageError: as `levels.choose` says; a list leaves out a module that has to stay.
+        """
         choice = choose(level, name, axes, divisor=divisor)
         kept = dict(choice.kept)
-        for stage in self.stages:
-            for path in _dropped(stage, choice):
-                for piece in stage.removable[path].pieces:
+        for row in self.rows:
+            _check_stuck(row, choice, name)
+            for path in _dropped(row, choice):
+                for piece in row.removable[path].pieces:
                     kept.update(dict.fromkeys(self._axes_of(piece), ()))
         return Choice(kept)
 
@@ -69,8 +95,10 @@ class Elastic:
         )
 
     def _axes_of(self, value: str) -> set[str]:
+        """The axes whose units a value has, those of places in heads aside: these stay."""
         rows = [row for rows in self.analysis.of(Ref(value)).values() for row in rows]
-        return {self.layout.axis_of[unit] for row in rows for unit in row if unit != ALWAYS}
+        names = {self.layout.axis_of[unit] for row in rows for unit in row if unit != ALWAYS}
+        return {name for name in names if self.layout.axes[name].kind == "width"}
 
 
 def study(program: Program) -> Elastic:
@@ -80,46 +108,91 @@ def study(program: Program) -> Elastic:
         UsageError: an operator has no rule.
     """
     analysis = analyse(program)
-    elastic = Elastic(program, analysis, lay_out(analysis), find_stages(program))
-    return replace(elastic, stages=tuple(_removable_stages(elastic)))
+    stages = find_stages(program)
+    elastic = Elastic(program, analysis, lay_out(analysis), stages)
+    groups = [_removable(group, elastic) for group in find_branches(program, stages)]
+    stages = tuple(stage for stage in (_removable(s, elastic) for s in stages) if stage.removable)
+    # A block with weights of its own may be what a width is called by already.
+    taken = set(elastic.layout.axes)
+    stages = tuple(replace(s, name=_free(s.name, taken, suffix="blocks")) for s in stages)
+    groups = [
+        replace(g, name=_free(g.name, taken, suffix="branches")) for g in groups if g.removable
+    ]
+    return replace(elastic, stages=stages, groups=tuple(groups))
 
 
-def _removable_stages(elastic: Elastic) -> Iterator[Stage]:
-    """The stages without the blocks whose concatenated pieces cannot go as a whole."""
-    for stage in elastic.stages:
-        removable = {
-            path: block
-            for path, block in stage.removable.items()
-            if all(elastic.is_separate(piece, block.tensors) for piece in block.pieces)
-        }
-        if removable:
-            yield replace(stage, removable=removable)
+def _removable(row: _Row, elastic: Elastic) -> _Row:
+    """A row without the modules whose concatenated pieces cannot go as a whole."""
+    removable = {
+        path: module
+        for path, module in row.removable.items()
+        if all(elastic.is_separate(piece, module.tensors) for piece in module.pieces)
+    }
+    return replace(row, removable=removable)
 
 
-def _dropped(stage: Stage, choice: Choice) -> list[str]:
-    kept = choice.intervals(stage.name, len(stage.blocks))
+def _free(name: str, taken: set[str], *, suffix: str) -> str:
+    """A name that no axis has yet, which is then taken."""
+    names = (f"{name}.{suffix}{number}" for number in count(2))
+    found = next(n for n in chain((name, f"{name}.{suffix}"), names) if n not in taken)
+    taken.add(found)
+    return found
+
+
+def _paths(row: Stage | Group) -> tuple[str, ...]:
+    return row.blocks if isinstance(row, Stage) else row.branches
+
+
+def _dropped(row: Stage | Group, choice: Choice) -> list[str]:
+    paths = _paths(row)
+    kept = choice.intervals(row.name, len(paths))
     return [
         path
-        for i, path in enumerate(stage.blocks)
-        if path in stage.removable and not any(start <= i < stop for start, stop in kept)
+        for i, path in enumerate(paths)
+        if path in row.removable and not any(start <= i < stop for start, stop in kept)
     ]
 
 
-def program_at(
-    analysis: Analysis, stages: tuple[Stage, ...], nesting: Nesting, level: str
-) -> Program:
-    """A program at a level: its literal sizes rewritten, blocks that it lacks left out.
+def _check_stuck(row: Stage | Group, choice: Choice, level: str) -> None:
+    """Check that a list of modules has those that cannot go; a number of modules has them all."""
+    paths = _paths(row)
+    kept = choice.intervals(row.name, len(paths))
+    for i, path in enumerate(paths):
+        listed = any(start <= i < stop for start, stop in kept)
+        if len(kept) + kept[0][0] > 1 and not listed and path not in row.removable:
+            raise UsageError(_stuck(row, path, level))
+
+
+def _stuck(row: Stage | Group, path: str, level: str) -> str:
+    if isinstance(row, Stage):
+        return (
+            f"level {level!r}, stage {row.name!r}: {path!r} has to stay: what leaves it is "
+            "not what enters it with something added"
+        )
+    return (
+        f"level {level!r}, branches {row.name!r}: {path!r} has to stay: without what it gives the "
+        "others do not have the shape, or the channels, that the network needs"
+    )
+
+
+def program_at(analysis: Analysis, elastic: Elastic, nesting: Nesting, level: str) -> Program:
+    """A program at a level: its literal sizes rewritten, modules that it lacks left out.
 
     Args:
         analysis: of the evaluation or of the training program.
-        stages: of the evaluation program.
+        elastic: of the evaluation program.
         nesting: the levels.
         level: which one.
+
+    Raises:
+        UsageError: in training, the network ties or reads what the level has to leave out.
     """
     live = _live_units(analysis, nesting, level)
     choice = nesting.choice(level)
-    dropped = [path for stage in stages for path in _dropped(stage, choice)]
-    return without_blocks(specialise(Survival(analysis, live)), dropped)
+    blocks = [path for stage in elastic.stages for path in _dropped(stage, choice)]
+    branches = [path for group in elastic.groups for path in _dropped(group, choice)]
+    program = without_blocks(specialise(Survival(analysis, live)), blocks)
+    return without_branches(program, branches)
 
 
 def _live_units(analysis: Analysis, nesting: Nesting, level: str) -> npt.NDArray[np.bool_]:
@@ -128,26 +201,40 @@ def _live_units(analysis: Analysis, nesting: Nesting, level: str) -> npt.NDArray
     Raises:
         UsageError: the program ties units of which the level keeps only some.
     """
-    live = np.ones(analysis.count, dtype=bool)
-    kept_units = np.zeros(analysis.count, dtype=bool)
+    met, live = (np.zeros(analysis.count, dtype=bool) for _ in range(2))
+    found: list[tuple[str, tuple[Units, ...], npt.NDArray[np.bool_]]] = []
     for tensor, dims in analysis.weights.items():
         used = nesting.uses(level, tensor)
         if used is None:
+            # What a module concatenates goes with it, although no tensor that is left may read it.
+            for dim, rows in dims.items():
+                gone = _absent(nesting.tensors[tensor].dims[dim], nesting.choice(level))
+                met[[unit for row in rows for unit in row[gone] if unit != ALWAYS]] = True
             continue
         for dim, rows in dims.items():
+            kept = entries(used[dim], len(rows[0]))
+            found.append((tensor, rows, kept))
             for row in rows:
-                kept = entries(used[dim], len(row))
-                gone = row[~kept & (row != ALWAYS)]
-                live[gone] = False
-                kept_units[row[kept & (row != ALWAYS)]] = True
-                if (kept_units & ~live).any():
-                    raise UsageError(
-                        f"level {level!r}: in training the network ties channels of {tensor!r} "
-                        "that it does not tie in evaluation; keep them whole: a width of 1.0"
-                    )
-                if (~kept & (row == ALWAYS)).any():
-                    raise UsageError(
-                        f"level {level!r}: in training the network needs all of {tensor!r}; "
-                        "keep it whole: a width of 1.0"
-                    )
+                met[row[row != ALWAYS]] = True
+                live[row[kept & (row != ALWAYS)]] = True
+    live |= ~met
+    for tensor, rows, kept in found:
+        lives = np.all([(row == ALWAYS) | live[row] for row in rows], axis=0)
+        if (lives == kept).all():
+            continue
+        if any((row[~kept & lives] != ALWAYS).any() for row in rows):
+            raise UsageError(
+                f"level {level!r}: in training the network ties channels of {tensor!r} "
+                "that it does not tie in evaluation; keep them whole: a width of 1.0"
+            )
+        raise UsageError(
+            f"level {level!r}: in training the network needs all of {tensor!r}; "
+            "keep it whole: a width of 1.0"
+        )
     return live
+
+
+def _absent(runs: tuple[Run, ...], choice: Choice) -> list[int]:
+    """The entries of a dimension whose axes a level lacks as a whole."""
+    axes = [run.axis for run in runs for _ in range(run.entries)]
+    return [i for i, axis in enumerate(axes) if axis is not None and choice.kept.get(axis) == ()]

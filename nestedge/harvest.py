@@ -106,7 +106,7 @@ def harvest(level: LevelProgram) -> Harvest:
         kernels |= smaller
         branches += silent
         level = _without_unused_tensors(level)
-        analysis = analyse(level.program)
+        analysis = analyse(level.program, fine=False)
         readings = list(_readings(level, analysis, known))
         live = _live(analysis, readings)
         if live.all():
@@ -133,8 +133,7 @@ def _readings_of(
     a = named_arguments(node, lambda leaf: leaf)
     where = node.scope or "the network"
     is_product = node.op in operators.CONVOLUTION | {"aten.linear.default"}
-    for name, dim in _combined(node, a, analysis):
-        leaf = a[name]
+    for leaf, dim in _combined(node, a, analysis):
         dim %= len(analysis.shape_of(leaf))
         for units in analysis.of(leaf).get(dim, ()):
             constant = np.full(len(units), math.nan)
@@ -153,30 +152,49 @@ def _readings_of(
             yield _Reading(node, units, constant, free, foldable, reason)
 
 
-def _combined(node: Node, a: Mapping[str, Any], analysis: Analysis) -> Iterator[tuple[str, int]]:
-    """The arguments of a node whose entries it combines along a dimension, with the dimension."""
+def _combined(
+    node: Node, a: Mapping[str, Any], analysis: Analysis
+) -> Iterator[tuple[Ref | Weight, int]]:
+    """The values and tensors whose entries a node combines along a dimension, which comes too."""
     op = node.op
-    if op in operators.CONVOLUTION:
+    if op in operators.CONVOLUTION | operators.TRANSPOSED_CONVOLUTION:
         # A grouped convolution combines the channels of one unit only.
-        yield from [("input", 1)] if a["groups"] == 1 else []
-    elif op in operators.TRANSPOSED_CONVOLUTION:
-        yield from [("input", 1)] if a["groups"] == 1 else []
+        yield from [(a["input"], 1)] if a["groups"] == 1 else []
     elif op == "aten.linear.default":
-        yield "input", -1
+        yield a["input"], -1
     elif op == "aten.scaled_dot_product_attention.default":
-        yield from (("query", -1), ("key", -1), ("key", -2), ("value", -2))
+        names = (("query", -1), ("key", -1), ("key", -2), ("value", -2))
+        yield from ((a[name], dim) for name, dim in names)
+    elif op == "aten.einsum.default":
+        # Those that the result has are not combined: they are kept for nothing, but exactly.
+        yield from _all_dims(a["tensors"], analysis)
+    elif op in operators.RECURRENT:
+        states = a["hx"] if isinstance(a["hx"], list) else [a["hx"]]
+        yield from _all_dims([a["input"], *states, *a["params"]], analysis)
+    elif op == "aten._weight_norm.default":
+        yield from _all_dims([a["v"]], analysis)
     elif op in operators.CONTRACTION:
-        names = [name for name, value in a.items() if isinstance(value, (Ref, Weight))][-2:]
-        yield from ((names[0], -1), (names[1], -2))
+        one, other = [value for value in a.values() if isinstance(value, (Ref, Weight))][-2:]
+        yield from ((one, -1), (other, -2))
     elif op in ("aten.layer_norm.default", "aten.rms_norm.default"):
-        yield from (("input", -1 - i) for i in range(len(a["normalized_shape"])))
+        yield from ((a["input"], -1 - i) for i in range(len(a["normalized_shape"])))
+    elif op == "aten.group_norm.default":
+        # Of several groups each is one unit; a single one is the whole layer.
+        yield from [(a["input"], 1)] if a["num_groups"] == 1 else []
     elif op in operators.ALONG:
-        yield "self", a["dim"]
+        yield a["self"], a["dim"]
     elif op in operators.REDUCTION:
         rank = len(analysis.shape_of(a["self"]))
         given = a.get("dim")
         dims = range(rank) if given is None or given == [] else given
-        yield from (("self", d) for d in (dims if isinstance(dims, (list, range)) else [dims]))
+        listed = dims if isinstance(dims, (list, range)) else [dims]
+        yield from ((a["self"], dim) for dim in listed)
+
+
+def _all_dims(
+    leaves: Iterable[Ref | Weight], analysis: Analysis
+) -> Iterator[tuple[Ref | Weight, int]]:
+    return ((leaf, dim) for leaf in leaves for dim in range(len(analysis.shape_of(leaf))))
 
 
 def _is_padded(a: Mapping[str, Any], weight: torch.Tensor) -> bool:

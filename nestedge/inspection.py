@@ -1,14 +1,13 @@
 """What the levels of a nested network are: sizes, order, tiles, and where a width is wasted.
 
 Hardware works on 8, 16 or 32 channels at once, and a layer with fewer takes as long as the next
-multiple. Which one it is depends on runtime and precision:
+multiple. Which one it is depends on device, runtime and precision, and a device's profile says it
+with its source (see `nestedge.devices.widths`):
 
-- TensorRT lays channels out in vectors and pads the last one: 8 for fp16 (kHWC8), 16 for fp16 on a
-  DLA (kCHW16), 32 for int8 (kCHW32); docs.nvidia.com/deeplearning/tensorrt, "Data Format
-  Descriptions".
+- TensorRT lays channels out in vectors and pads the last one, of 8 for fp16 (kHWC8) and of 32 for
+  int8 (kCHW32);
 - XNNPACK, which LiteRT runs on a CPU, computes a tile of outputs and drops what is beyond the last
-  channel: 8 for fp32 on 64-bit Arm (f32-gemm 6x8), 16 for int8 with dot products (4x16c4) or matrix
-  instructions (4x16c8); the second number in the names of its kernels, github.com/google/XNNPACK.
+  channel, on 64-bit Arm of 8 for fp32 and of 16 for int8.
 
 So 8 is the least that is worth keeping to, and what `nest` rounds to.
 """
@@ -20,8 +19,10 @@ from dataclasses import dataclass
 
 from nestedge.cost import count_macs, count_parameters
 from nestedge.harvest import Stayed
+from nestedge.layouts import Axis, TensorLayout
 from nestedge.materialization import harvest_level
 from nestedge.model import NestedModel
+from nestedge.nesting import Choice
 from nestedge.program.arguments import named_arguments
 from nestedge.program.graph import Program, Weight
 from nestedge.program.operators import CONVOLUTION, TRANSPOSED_CONVOLUTION
@@ -36,7 +37,8 @@ class WastedWidth:
 
     Attributes:
         layer: the path of its module.
-        axis: what the level chose the width of; several where they lie side by side.
+        axis: what the level chose the width of; several with " + " where they lie side by side,
+            and with " x " where one is inside another.
         width: its number of outputs.
         padded: the next multiple of what hardware works on at once.
         wasted: the share of the padded outputs that is none.
@@ -58,6 +60,8 @@ class LevelReport:
         macs: multiply-accumulates of one run with a batch of 1.
         inside: the levels that have everything it uses.
         blocks: for every stage the blocks it keeps, of how many.
+        finer: for every kernel the taps along a side, for every head width the channels of a head,
+            for every row of branches the branches that it keeps, of how many, where not all.
         wasted: layers whose number of outputs is a level's choice and no multiple of what
             hardware works on at once.
         removed: channels, heads or groups that element masks left dead and that are gone, by axis.
@@ -70,6 +74,7 @@ class LevelReport:
     macs: int
     inside: tuple[str, ...]
     blocks: Mapping[str, tuple[int, int]]
+    finer: Mapping[str, tuple[int, int]]
     wasted: tuple[WastedWidth, ...]
     removed: Mapping[str, int]
     kernels: Mapping[str, tuple[int, ...]]
@@ -83,7 +88,7 @@ class Inspection:
 
     Attributes:
         levels: by name.
-        axes: for every width axis its size in units and its breakpoints.
+        axes: for every axis but depths its breakpoints, in units from 0 to its size.
         tiles: into how many tiles its segments cut the weights.
         stored_parameters: weights and biases that are stored, level-specific ones included.
         is_chain: whether of any two levels one lies in the other.
@@ -106,7 +111,8 @@ def inspect(nested: NestedModel, *, multiple: int = VECTOR) -> Inspection:
 
     Args:
         nested: the network.
-        multiple: how many channels the hardware works on at once: 8, 16 or 32, as this module says.
+        multiple: how many channels the hardware works on at once: 8, 16 or 32, as for a device
+            `nestedge.devices.widths.width_multiple` says.
 
     Raises:
         ValueError: the multiple is below 1.
@@ -125,7 +131,7 @@ def inspect(nested: NestedModel, *, multiple: int = VECTOR) -> Inspection:
             )
             for level in nested.levels
         },
-        axes={n: nesting.segments[n] for n, axis in nesting.axes.items() if axis.kind == "width"},
+        axes={n: nesting.segments[n] for n, axis in nesting.axes.items() if axis.kind != "depth"},
         tiles=sum(nesting.tiles(tensor) for tensor in nesting.tensors),
         stored_parameters=sum(parameter.numel() for parameter in nested.parameters()),
         is_chain=nesting.is_chain(),
@@ -139,22 +145,32 @@ def _level(
     harvest = harvest_level(nested, level)
     program = harvest.level.program
     choice, axes = nested.nesting.choice(level), nested.nesting.axes
-    blocks = {
-        name: (sum(stop - start for start, stop in choice.intervals(name, axis.size)), axis.size)
-        for name, axis in axes.items()
-        if axis.kind == "depth"
+    kept = {name: _kept(choice, name, axis) for name, axis in axes.items()}
+    blocks = {name: kept[name] for name, axis in axes.items() if axis.kind == "depth"}
+    finer = {
+        name: (some, of)
+        for name, (some, of) in kept.items()
+        if some < of and axes[name].kind in ("head_width", "kernel", "branches")
     }
     return LevelReport(
         parameters=count_parameters(program),
         macs=count_macs(program),
         inside=inside,
         blocks=blocks,
+        finer=finer,
         wasted=tuple(_wasted(program, nested, multiple)),
         removed=harvest.removed,
         kernels=harvest.kernels,
         branches=harvest.branches,
         stayed=harvest.stayed,
     )
+
+
+def _kept(choice: Choice, name: str, axis: Axis) -> tuple[int, int]:
+    """How many units of an axis a level keeps, of how many: of a kernel taps along a side."""
+    units = sum(stop - start for start, stop in choice.intervals(name, axis.size))
+    size = axis.unit if axis.kind == "kernel" else 1
+    return axis.base + size * units, axis.base + size * axis.size
 
 
 def _wasted(program: Program, nested: NestedModel, multiple: int) -> Iterator[WastedWidth]:
@@ -165,11 +181,19 @@ def _wasted(program: Program, nested: NestedModel, multiple: int) -> Iterator[Wa
         if not isinstance(weight, Weight):
             continue
         dim = 1 if node.op in TRANSPOSED_CONVOLUTION else 0
-        runs = nested.nesting.tensors[weight.name].dims[dim]
-        axes = dict.fromkeys(run.axis for run in runs if run.axis is not None)
+        axes = _choosing(nested.nesting.tensors[weight.name], dim)
         width = program.tensors[weight.name].shape[dim]
         padded = -(-width // multiple) * multiple
         # Outputs that no level has fewer of (a network's classes) are nobody's choice.
         if axes and width < padded:
             layer = node.scope or weight.name
-            yield WastedWidth(layer, " + ".join(axes), width, padded, 1 - width / padded)
+            yield WastedWidth(layer, axes, width, padded, 1 - width / padded)
+
+
+def _choosing(layout: TensorLayout, dim: int) -> str:
+    """The axes by which levels choose from a dimension; none where every level has it whole."""
+    rows = [
+        dict.fromkeys(run.axis for run in row if run.axis is not None)
+        for row in tuple(layout.covers())[dim]
+    ]
+    return " x ".join(" + ".join(axes) for axes in rows if axes)

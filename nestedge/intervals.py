@@ -35,6 +35,20 @@ def is_subset(inner: Intervals, outer: Intervals) -> bool:
     return all(any(low <= start and stop <= high for low, high in outer) for start, stop in inner)
 
 
+def common(one: Intervals, other: Intervals) -> Intervals:
+    """What two lists of intervals have in common.
+
+    >>> common(((0, 4), (6, 9)), ((2, 7),))
+    ((2, 4), (6, 7))
+    """
+    return tuple(
+        (max(start, low), min(stop, high))
+        for start, stop in one
+        for low, high in other
+        if max(start, low) < min(stop, high)
+    )
+
+
 def intervals_of(live: npt.NDArray[np.bool_]) -> Intervals:
     """The intervals of the true entries of a mask of shape (units,).
 

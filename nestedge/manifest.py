@@ -10,18 +10,26 @@ from typing import Any, Literal
 from nestedge.documents import Value
 from nestedge.errors import FormatError, UsageError, did_you_mean
 from nestedge.intervals import Intervals
-from nestedge.nesting import Axis, Choice, Nesting, Run, TensorLayout
+from nestedge.layouts import KINDS, Axis, Run, TensorLayout
+from nestedge.nesting import Choice, Nesting
 from nestedge.preprocessing import Preprocessing
 
-FORMAT = 2
+FORMAT = 3
 """The version of the format that this nestedge writes; it reads every version up to it."""
+
+FINE = 3
+"""The first version whose axes may be kernels and head widths."""
 
 _FIELDS_1 = (
     *("format", "nestedge", "axes", "layouts", "levels", "masks", "labels"),
     *("preprocessing", "divisor", "batch_norm", "aliases", "examples"),
 )
-_FIELDS = {1: _FIELDS_1, 2: (*_FIELDS_1, "calibration_cases")}
-"""The fields of every version of the format. Calibration data came with 2."""
+_FIELDS_2 = (*_FIELDS_1, "calibration_cases")
+_FIELDS = {1: _FIELDS_1, 2: _FIELDS_2, 3: _FIELDS_2}
+"""The fields of every version of the format. Calibration data came with 2.
+
+With 3 came the `base` of an axis and the `inner` runs of a layout.
+"""
 
 _LEVEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
@@ -31,6 +39,7 @@ class Manifest:
     """What manifest.json says.
 
     Attributes:
+        format: version of the format of the file.
         nestedge: version of the nestedge that wrote the file.
         nesting: axes, layouts and levels; tensors that every level has whole are left out.
         labels: class names in the order of the logits.
@@ -43,6 +52,7 @@ class Manifest:
         calibration_cases: how many inputs the file has for calibration; None where it has none.
     """
 
+    format: int
     nestedge: str
     nesting: Nesting
     labels: tuple[str, ...] | None
@@ -59,7 +69,7 @@ def elastic_tensors(nesting: Nesting) -> dict[str, TensorLayout]:
     return {
         name: layout
         for name, layout in nesting.tensors.items()
-        if any(layout.dims) or layout.requires
+        if any(layout.covers()) or layout.requires
     }
 
 
@@ -89,12 +99,17 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
 
 def _axis_to_json(nesting: Nesting, name: str) -> dict[str, Any]:
     axis, bounds = nesting.axes[name], nesting.segments[name]
-    return {"size": axis.size, "unit": axis.unit, "kind": axis.kind, "bounds": list(bounds)}
+    fields = {"size": axis.size, "unit": axis.unit, "kind": axis.kind, "base": axis.base}
+    return {**fields, "bounds": list(bounds)}
 
 
 def _layout_to_json(layout: TensorLayout) -> dict[str, Any]:
-    dims = [[[run.axis, run.start, run.stop, run.repeat] for run in runs] for runs in layout.dims]
-    return {"dims": dims, "requires": [[axis, unit] for axis, unit in layout.requires]}
+    dims, inner = (
+        [[[run.axis, run.start, run.stop, run.repeat] for run in runs] for runs in covers]
+        for covers in (layout.dims, layout.inner)
+    )
+    requires = [[axis, unit] for axis, unit in layout.requires]
+    return {"dims": dims, "inner": inner, "requires": requires}
 
 
 def _level_to_json(nesting: Nesting, name: str) -> dict[str, Any]:
@@ -129,14 +144,19 @@ def manifest_from_json(value: Value) -> Manifest:
     Raises:
         FormatError: a field is missing, unknown or wrong; the message names it.
     """
-    names = _FIELDS[value.members()["format"].integer(minimum=1)]
+    version = value.members()["format"].integer(minimum=1)
+    names = _FIELDS[version]
     fields = dict(zip(names, value.fields(*names), strict=True))
     labels, image = fields["labels"].optional(), fields["preprocessing"].optional()
     # What a file of an older version has no field for, it does not have.
     cases = fields["calibration_cases"].optional() if "calibration_cases" in fields else None
     return Manifest(
+        format=version,
         nestedge=fields["nestedge"].string(),
-        nesting=_read_nesting(*(fields[part] for part in ("axes", "layouts", "levels", "masks"))),
+        nesting=_read_nesting(
+            *(fields[part] for part in ("axes", "layouts", "levels", "masks")),
+            is_fine=version >= FINE,
+        ),
         labels=tuple(item.string() for item in labels.elements()) if labels else None,
         preprocessing=Preprocessing.from_json(image) if image else None,
         divisor=fields["divisor"].integer(minimum=1),
@@ -147,9 +167,13 @@ def manifest_from_json(value: Value) -> Manifest:
     )
 
 
-def _read_nesting(axes: Value, layouts: Value, levels: Value, masks: Value) -> Nesting:
-    found = {name: _read_axis(item) for name, item in axes.members().items()}
-    tensors = {name: _read_layout(item, found) for name, item in layouts.members().items()}
+def _read_nesting(
+    axes: Value, layouts: Value, levels: Value, masks: Value, *, is_fine: bool
+) -> Nesting:
+    found = {name: _read_axis(item, is_fine=is_fine) for name, item in axes.members().items()}
+    tensors = {
+        name: _read_layout(item, found, is_fine=is_fine) for name, item in layouts.members().items()
+    }
     nesting = Nesting(found, tensors)
     for item in levels.elements():
         nesting = _with_level(nesting, item)
@@ -161,9 +185,16 @@ def _read_nesting(axes: Value, layouts: Value, levels: Value, masks: Value) -> N
     return replace(nesting, patterns=patterns)
 
 
-def _read_axis(value: Value) -> Axis:
-    size, unit, kind, _ = value.fields("size", "unit", "kind", "bounds")
-    return Axis(size.integer(minimum=1), unit.integer(minimum=1), kind.choice("width", "depth"))
+def _read_axis(value: Value, *, is_fine: bool) -> Axis:
+    size, unit, kind, _, *base = value.fields(
+        "size", "unit", "kind", "bounds", *(["base"] if is_fine else [])
+    )
+    return Axis(
+        size.integer(minimum=1),
+        unit.integer(minimum=1),
+        kind.choice(*(KINDS if is_fine else ("width", "depth"))),
+        *(item.integer(minimum=0) for item in base),
+    )
 
 
 def _check_bounds(value: Value, segments: tuple[int, ...]) -> None:
@@ -171,11 +202,18 @@ def _check_bounds(value: Value, segments: tuple[int, ...]) -> None:
         raise value.error(f"{list(segments)} by what the levels keep")
 
 
-def _read_layout(value: Value, axes: Mapping[str, Axis]) -> TensorLayout:
-    dims, requires = value.fields("dims", "requires")
+def _read_layout(value: Value, axes: Mapping[str, Axis], *, is_fine: bool) -> TensorLayout:
+    dims, requires, *inner = value.fields("dims", "requires", *(["inner"] if is_fine else []))
     return TensorLayout(
-        tuple(tuple(_read_run(run, axes) for run in runs.elements()) for runs in dims.elements()),
+        _read_covers(dims, axes),
         tuple(_read_requirement(item, axes) for item in requires.elements()),
+        *(_read_covers(item, axes) for item in inner),
+    )
+
+
+def _read_covers(value: Value, axes: Mapping[str, Axis]) -> tuple[tuple[Run, ...], ...]:
+    return tuple(
+        tuple(_read_run(run, axes) for run in runs.elements()) for runs in value.elements()
     )
 
 

@@ -30,7 +30,7 @@ def stored_arrays(nested: NestedModel) -> dict[str, Array]:
 
 def expression_of(nested: NestedModel, level: str, tensor: str) -> Expression:
     """How a level's tensor comes from the stored ones."""
-    if tensor in nested.own_tensors(level):
+    if tensor in nested.nesting.own[level]:
         return stored(f"levels/{level}/{tensor}")
     expression = stored(f"shared/{tensor}")
     if tensor in nested.nesting.patterns:

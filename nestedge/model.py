@@ -270,7 +270,7 @@ class NestedModel(nn.Module):
                 program = analysis.program
                 found = {t: (None,) * len(program.tensors[t].shape) for t in program.used_tensors()}
             else:
-                program = program_at(analysis, self.elastic.stages, self.nesting, level)
+                program = program_at(analysis, self.elastic, self.nesting, level)
                 found = {t: self.nesting.uses(level, t) or () for t in program.used_tensors()}
             self._plans[level, mode] = Plan(program, found)
         return self._plans[level, mode]

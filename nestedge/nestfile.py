@@ -20,7 +20,7 @@ from nestedge.archive import Archive, archive_bytes
 from nestedge.documents import Value, json_bytes, parse_json, write_whole
 from nestedge.errors import FormatError, UsageError
 from nestedge.inputs import calibration_tensors
-from nestedge.manifest import Manifest, check_format, manifest_from_json, manifest_to_json
+from nestedge.manifest import FORMAT, Manifest, check_format, manifest_from_json, manifest_to_json
 from nestedge.materialization import stored_tensors
 from nestedge.model import NestedModel
 from nestedge.program.graph import Program
@@ -67,6 +67,7 @@ def save(nested: NestedModel, path: str | os.PathLike[str]) -> None:
 
 def _manifest(nested: NestedModel) -> Manifest:
     return Manifest(
+        format=FORMAT,
         nestedge=__version__,
         nesting=nested.nesting,
         labels=nested.card.labels,

@@ -12,62 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
-from typing import Literal
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from nestedge.errors import UsageError, did_you_mean
-from nestedge.intervals import Intervals, is_subset, merged
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One elastic axis of a network.
-
-    Attributes:
-        size: how many units there are.
-        unit: entries of a tensor that one unit stands for where it first occurs: 1 for a channel,
-            the head width for a head, the channels of a group for a group.
-        kind: "width" (units are channels, heads or groups) or "depth" (units are blocks).
-    """
-
-    size: int
-    unit: int = 1
-    kind: Literal["width", "depth"] = "width"
-
-
-@dataclass(frozen=True)
-class Run:
-    """Consecutive entries of one dimension: `repeat` for each of the units start..stop of an axis.
-
-    A run without an axis is `stop - start` entries that every level has.
-    """
-
-    axis: str | None
-    start: int
-    stop: int
-    repeat: int = 1
-
-    @property
-    def entries(self) -> int:
-        """How many entries of the dimension the run covers."""
-        return (self.stop - self.start) * self.repeat
-
-
-@dataclass(frozen=True)
-class TensorLayout:
-    """How the entries of one tensor depend on the axes.
-
-    Attributes:
-        dims: for each dimension the runs that cover it, in order; empty for a dimension that
-            every level has whole.
-        requires: depth units (axis, unit) without which the tensor does not exist.
-    """
-
-    dims: tuple[tuple[Run, ...], ...]
-    requires: tuple[tuple[str, int], ...] = ()
+from nestedge.intervals import Intervals, common, is_subset, merged
+from nestedge.layouts import Axis, Run, TensorLayout
 
 
 @dataclass(frozen=True)
@@ -159,7 +111,17 @@ class Nesting:
             kept = choice.intervals(axis, self.axes[axis].size)
             if not any(start <= unit < stop for start, stop in kept):
                 return None
-        return tuple(self._entries(choice, runs) for runs in layout.dims)
+        return tuple(self._entries_of_all(choice, rows) for rows in layout.covers())
+
+    def _entries_of_all(
+        self, choice: Choice, rows: tuple[tuple[Run, ...], ...]
+    ) -> Intervals | None:
+        found: Intervals | None = None
+        for row in rows:
+            kept = self._entries(choice, row)
+            if kept is not None:
+                found = kept if found is None else common(found, kept)
+        return found
 
     def _entries(self, choice: Choice, runs: tuple[Run, ...]) -> Intervals | None:
         if all(run.axis is None or run.axis not in choice.kept for run in runs):
@@ -269,13 +231,19 @@ class Nesting:
     def tiles(self, tensor: str) -> int:
         """Into how many tiles the segments cut a tensor."""
         count = 1
-        for runs in self.tensors[tensor].dims:
-            pieces = sum(self._pieces(run) for run in runs)
-            count *= max(1, pieces)
+        for rows in self.tensors[tensor].covers():
+            count *= max(1, len({edge for row in rows for edge in self._edges(row)}))
         return count
 
-    def _pieces(self, run: Run) -> int:
-        if run.axis is None:
-            return 1
-        bounds = self.segments[run.axis]
-        return sum(low < run.stop and high > run.start for low, high in pairwise(bounds))
+    def _edges(self, runs: tuple[Run, ...]) -> Iterator[int]:
+        """The entries of a dimension at which what levels keep of it may change."""
+        was_chosen = True
+        offsets = accumulate((run.entries for run in runs), initial=0)
+        for run, offset in zip(runs, offsets, strict=False):
+            is_chosen = any(run.axis in choice.kept for choice in self.levels.values())
+            if is_chosen or was_chosen:
+                yield offset
+            for bound in self.segments[run.axis] if run.axis is not None else ():
+                if run.start < bound < run.stop:
+                    yield offset + (bound - run.start) * run.repeat
+            was_chosen = is_chosen

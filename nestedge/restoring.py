@@ -16,10 +16,11 @@ from nestedge.card import Card
 from nestedge.elastic import study
 from nestedge.errors import FormatError, UsageError, did_you_mean
 from nestedge.inputs import calibration_of
-from nestedge.manifest import Manifest
+from nestedge.layouts import TensorLayout
+from nestedge.manifest import FINE, Manifest
 from nestedge.masks import check_nested_masks
 from nestedge.model import NestedModel
-from nestedge.nesting import Nesting, TensorLayout
+from nestedge.nesting import Nesting
 from nestedge.program.graph import Program
 from nestedge.stored import branch, difference, expected_forms, forms_of
 
@@ -49,7 +50,9 @@ def restore(
     _check_codes(nesting, codes)
     with _one_line("program.json: eval"):
         elastic = study(program)
-    _check_agreement(manifest, nesting, elastic.nesting())
+    full = elastic.nesting()
+    _check_agreement(manifest, nesting, full if manifest.format >= FINE else _coarse(full))
+    nesting = replace(full, levels=nesting.levels, own=nesting.own, patterns=nesting.patterns)
     with _one_line("program.json: train"):
         nested = NestedModel(
             elastic,
@@ -111,6 +114,22 @@ def _whole(nesting: Nesting, program: Program) -> Nesting:
     """The nesting with the tensors too that every level has whole."""
     whole = {n: TensorLayout(((),) * len(spec.shape)) for n, spec in program.tensors.items()}
     return replace(nesting, tensors={**whole, **nesting.tensors})
+
+
+def _coarse(nesting: Nesting) -> Nesting:
+    """The nesting as formats before FINE have it: kernels are whole, and heads keep their width."""
+    axes = {name: axis for name, axis in nesting.axes.items() if axis.kind in ("width", "depth")}
+    tensors = {
+        name: TensorLayout(
+            tuple(
+                runs if all(run.axis is None or run.axis in axes for run in runs) else ()
+                for runs in layout.dims
+            ),
+            tuple(needed for needed in layout.requires if needed[0] in axes),
+        )
+        for name, layout in nesting.tensors.items()
+    }
+    return Nesting(axes, tensors)
 
 
 def _check_agreement(manifest: Manifest, stated: Nesting, found: Nesting) -> None:

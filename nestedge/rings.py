@@ -1,22 +1,17 @@
 """Kernels without the rings of zeros around them: smaller kernels, with as much less padding.
 
-A ring of one dimension of a kernel is its first and its last tap. Where both are zero, the kernel
-without them computes the same once the padding on both sides is less by one dilation; so a ring
-goes only where there is that much padding. Without it, the smaller kernel would see positions
-that the larger one does not, and its input would have to be cropped. The same holds for a
-transposed convolution, whose padding crops its output.
+How far that goes is in `nestedge.axes.kernels`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
+from nestedge.axes.kernels import padding_without, spare_rings
 from nestedge.convert import LevelProgram
 from nestedge.expressions import take
 from nestedge.program import operators
@@ -67,7 +62,7 @@ def _find(level: LevelProgram, readers: Counter[str]) -> Iterator[Rings]:
         name = a["weight"].name
         zero = zero_rings(level.tensors[name])
         where = node.scope or "the network"
-        removable = tuple(map(min, zero, _spare(a, len(zero))))
+        removable = tuple(map(min, zero, spare_rings(a, len(zero))))
         reason = f"{where} has less padding than they reach, so that its input would need cropping"
         if readers[name] > 1:
             removable, reason = (0,) * len(zero), f"{where} shares its weight"
@@ -90,23 +85,6 @@ def zero_rings(weight: torch.Tensor) -> tuple[int, ...]:
         rings = (taps | taps.flip(0))[: (len(taps) - 1) // 2].tolist()
         found.append(rings.index(True) if any(rings) else len(rings))
     return tuple(found)
-
-
-def _spare(a: Mapping[str, Any], dims: int) -> list[int]:
-    """For every dimension of a kernel how many rings its padding allows to go."""
-    if a["padding"] == "valid":
-        return [0] * dims
-    if a["padding"] == "same":
-        # However large the kernel is, its middle stays in place and its output keeps its size.
-        return [sys.maxsize] * dims
-    padding, dilation = _each(a["padding"], dims), _each(a["dilation"], dims)
-    return [pad // step for pad, step in zip(padding, dilation, strict=True)]
-
-
-def _each(given: int | list[int], dims: int) -> list[int]:
-    """A number for every dimension, where torch takes one for all."""
-    numbers = given if isinstance(given, list) else [given]
-    return numbers * dims if len(numbers) == 1 else numbers
 
 
 def without_rings(level: LevelProgram) -> tuple[LevelProgram, dict[str, tuple[int, ...]]]:
@@ -140,9 +118,4 @@ def without_rings(level: LevelProgram) -> tuple[LevelProgram, dict[str, tuple[in
 
 def _with_less_padding(node: Node, rings: Rings) -> Node:
     a = named_arguments(node, lambda leaf: leaf)
-    if a["padding"] == "same":
-        return node
-    dims = len(rings.removable)
-    padding, dilation = _each(a["padding"], dims), _each(a["dilation"], dims)
-    less = (p - c * d for p, c, d in zip(padding, rings.removable, dilation, strict=True))
-    return with_arguments(node, {"padding": tuple(less)})
+    return with_arguments(node, {"padding": padding_without(a, rings.removable)})

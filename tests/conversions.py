@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.networks.redraw import redraw
+from benchmarks.networks.vit import Attention
 from nestedge.building.reference import reference_inputs
 from nestedge.convert import BuildSpec, Converted, Converter, LevelProgram
 from nestedge.expressions import Array
@@ -116,6 +117,36 @@ def resnet_case() -> Case:
     return _case(nested_resnet(), "small", {"x": _images()})
 
 
+class Fine(nn.Module):
+    """What a level may have less of beside channels: kernels, places in heads, branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 5, stride=2, padding=2)
+        self.depthwise = nn.Conv2d(24, 24, 5, padding=2, groups=24)
+        self.norm = nn.BatchNorm2d(24)
+        self.grouped = nn.Conv2d(24, 24, 3, padding=1, groups=4)
+        self.experts = nn.ModuleList(nn.Conv2d(24, 24, 1) for _ in range(3))
+        self.attention = Attention(24, 4, head_dim=6)
+        self.head = nn.Linear(24, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (batch, 4) for images of shape (batch, 3, 8, 8)."""
+        x = self.grouped(F.relu(self.norm(self.depthwise(self.stem(x)))))
+        x = self.experts[0](x) + self.experts[1](x) + self.experts[2](x)
+        logits: Tensor = self.head(self.attention(x.flatten(2).transpose(1, 2)).mean(1))
+        return logits
+
+
+def fine_case() -> Case:
+    """A level of `Fine` with smaller kernels, and fewer groups, heads and places in them."""
+    model = Fine()
+    redraw(model, seed=0)
+    level = Level(0.5, kernel=3, head_width={"*": 4}, branches={"*": [0, 2]})
+    nested = nest(model, _images(), {"small": level}, card=Card(divisor=2))
+    return _case(nested, "small", {"x": _images()})
+
+
 class Unconvertible(nn.Module):
     """A convolution, and a maximum that no exporter has."""
 
@@ -133,7 +164,7 @@ def unconvertible_level() -> LevelProgram:
     return level_program(nest(Unconvertible(), torch.zeros(1, 3, 10, 10), {"full": 1.0}), "full")
 
 
-CASES = {"resnet": resnet_case, "mixed": mixed_case}
+CASES = {"resnet": resnet_case, "mixed": mixed_case, "fine": fine_case}
 
 
 def _case(nested: NestedModel, level: str, given: Mapping[str, object]) -> Case:

@@ -258,3 +258,65 @@ def test_any_mask_on_any_weight_is_exact(seed: int, share: float) -> None:
     exported = materialize(nested, "sparse").module()(x)
     torch.testing.assert_close(exported, y, rtol=1e-5, atol=1e-6)
     assert count_parameters(found.level.program) <= sum(p.numel() for p in model.parameters())
+
+
+class _Einsum(nn.Module):
+    """A convolution, and a product with a matrix that is spelt by its letters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.matrix = nn.Parameter(torch.ones(5, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bchw,oc->bohw", self.conv(x), self.matrix)
+
+
+class _Recurrent(nn.Module):
+    """A recurrent layer between two linear ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 8), nn.Linear(6, 5)
+        self.lstm = nn.LSTM(8, 6, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(self.lstm(self.first(x.flatten(2).transpose(1, 2)))[0])
+        return y
+
+
+MIXING = {
+    "recurrent": (_Recurrent, "last.weight"),
+    "recurrent inputs": (_Recurrent, "lstm.weight_ih_l0"),
+    "weight norm": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 1),
+            nn.ReLU(),
+            nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 4, 1)),
+        ),
+        "0.weight, 0.bias",
+    ),
+    "one group": (
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(1, 8), nn.Conv2d(8, 4, 1)),
+        "2.weight",
+    ),
+    "einsum": (_Einsum, "matrix"),
+}
+
+
+@pytest.mark.parametrize(("make", "name"), MIXING.values(), ids=MIXING)
+def test_channels_that_are_mixed_with_others_stay_although_nothing_reads_them(
+    make: object, name: str
+) -> None:
+    model: nn.Module = make()  # type: ignore[operator]
+    redraw(model, 0)
+    x = torch.randn(2, 3, 4, 4)
+    masks = {}
+    for each in name.split(", "):
+        masks[each] = np.ones(dict(model.named_parameters())[each].shape, dtype=bool)
+        # Columns that nothing reads, or rows that say nothing.
+        masks[each][(slice(None), slice(3)) if name == each else slice(3)] = False
+    nested = nest(model.eval(), x, {"sparse": Level(masks=masks)})
+    found, y = harvested(nested, "sparse", x)
+    assert error(y, at_level(nested, "sparse", x)) < 1e-5
+    assert not found.removed

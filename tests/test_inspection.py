@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.networks import counting
+from benchmarks.networks.resnet import CifarResNet
+from benchmarks.networks.vit import VisionTransformer
+from nestedge.devices.widths import width_multiple
 from nestedge.inspection import WastedWidth, inspect
 from nestedge.levels import Level
 from nestedge.nested import Card, nest
@@ -30,6 +35,15 @@ def test_levels_inside_others_and_blocks_are_listed() -> None:
     assert found.is_chain
     assert found.levels["small"].blocks == {"layer1": (1, 2), "layer2": (2, 2)}
     assert found.levels["full"].blocks == {"layer1": (2, 2), "layer2": (2, 2)}
+
+
+def test_kernels_and_head_widths_that_a_level_has_less_of_are_listed() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 7, padding=3), nn.Conv2d(16, 8, 3, groups=2))
+    level = Level(kernel={"0.kernel": 3}, head_width={"0.head_width": 6})
+    nested = nest(model, torch.randn(1, 3, 8, 8), {"small": level, "full": 1.0})
+    found = inspect(nested).levels
+    assert found["small"].finer == {"0.kernel": (3, 7), "0.head_width": (6, 8)}
+    assert found["full"].finer == {}
 
 
 def test_axes_are_cut_at_the_widths_of_all_levels() -> None:
@@ -71,6 +85,50 @@ def test_a_width_is_compared_with_the_multiple_that_is_asked_for(
     wasted = {level: (w.width, w.padded) for level, r in found.levels.items() for w in r.wasted}
     assert wasted == widths
     assert found.multiple == multiple
+
+
+_DEVICE_NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "resnet": lambda: CifarResNet((1, 1), (32, 64)),
+    "vit": lambda: VisionTransformer(1),
+    "vit-multihead": lambda: VisionTransformer(1, attention="multihead"),
+}
+
+
+def _wasted(network: str, *, divisor: int, multiple: int) -> list[WastedWidth]:
+    """The wasted widths of a network whose levels are rounded to a divisor."""
+    levels = {"third": 0.3, "half": 0.5, "most": 0.7, "full": 1.0}
+    example = torch.zeros(2, 3, 32, 32)
+    nested = nest(_DEVICE_NETWORKS[network](), example, levels, card=Card(divisor=divisor))
+    found = inspect(nested, multiple=multiple)
+    return [width for level in found.levels.values() for width in level.wasted]
+
+
+@pytest.mark.parametrize("network", _DEVICE_NETWORKS)
+@pytest.mark.parametrize(
+    ("device", "runtime", "precision"),
+    [
+        ("jetson-orin-nano-8gb", "tensorrt", "fp16"),
+        ("jetson-orin-nano-8gb", "tensorrt", "int8"),
+        ("raspberry-pi-5", "tflite", "int8"),
+    ],
+)
+def test_levels_that_are_rounded_for_a_device_waste_nothing_of_it(
+    network: str, device: str, runtime: str, precision: str
+) -> None:
+    multiple = width_multiple(device, runtime=runtime, precision=precision)
+    assert _wasted(network, divisor=multiple, multiple=multiple) == []
+    # Else nothing would have been at stake.
+    assert _wasted(network, divisor=1, multiple=multiple)
+
+
+def test_only_layers_that_are_wholly_no_multiple_waste_when_levels_are_rounded() -> None:
+    model = nn.Sequential(nn.Linear(4, 24), nn.ReLU(), nn.Linear(24, 32), nn.Linear(32, 2))
+    levels = {"half": 0.5, "most": 0.7, "full": 1.0}
+    multiple = width_multiple("pixel-8", precision="int8")
+    nested = nest(model, torch.zeros(2, 4), levels, card=Card(divisor=multiple))
+    found = inspect(nested, multiple=multiple)
+    wasted = {name: [w.layer for w in level.wasted] for name, level in found.levels.items()}
+    assert wasted == {"half": [], "most": [], "full": ["0"]}
 
 
 def test_a_width_of_several_axes_side_by_side_names_them_all() -> None:

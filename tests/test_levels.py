@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from benchmarks.networks.rounding import scaled
 from nestedge.errors import UsageError
+from nestedge.intervals import Intervals
+from nestedge.layouts import Axis
 from nestedge.levels import Level, Share, choose, kept_blocks, rounded_units
-from nestedge.nesting import Axis, Choice
+from nestedge.nesting import Choice
 
 AXES = {
     "stem": Axis(16),
@@ -100,6 +102,81 @@ def test_depths_are_the_first_blocks_of_every_stage() -> None:
     }
 
 
+FINE = {
+    "stem": Axis(16),
+    "stem.kernel": Axis(3, unit=2, kind="kernel", base=1),
+    "patch.kernel": Axis(1, unit=2, kind="kernel", base=2),
+    "qkv": Axis(6, unit=64),
+    "qkv.head_width": Axis(64, kind="head_width"),
+    "inception": Axis(4, kind="branches"),
+    "blocks": Axis(3, kind="depth"),
+}
+
+FINER: dict[str, tuple[Level, dict[str, Intervals]]] = {
+    "a kernel": (Level(kernel={"stem*": 3}), {"stem.kernel": ((0, 1),)}),
+    "the middle of a kernel": (Level(kernel={"stem.kernel": 1}), {"stem.kernel": ()}),
+    "an even kernel": (Level(kernel={"patch.kernel": 2}), {"patch.kernel": ()}),
+    "no kernel above it": (Level(kernel=7), {}),
+    "head width": (Level(head_width=0.5), {"qkv.head_width": ((0, 32),)}),
+    "a number of places": (Level(head_width={"*": 5}), {"qkv.head_width": ((0, 5),)}),
+    "branches": (Level(branches=0.5), {"inception": ((0, 2),)}),
+    "listed branches": (Level(branches={"inc*": [0, 3]}), {"inception": ((0, 1), (3, 4))}),
+    "listed channels": (Level({"stem": (5, 3, 4, 0)}), {"stem": ((0, 1), (3, 6))}),
+    "all of them listed": (Level({"qkv": range(6)}), {}),
+    "listed blocks": (Level(depth={"blocks": [0, 2]}), {"blocks": ((0, 1), (2, 3))}),
+    "a mix": (
+        Level({"*": 0.5, "qkv": [1]}, depth=(2,), kernel={"stem*": 5}, head_width={"*": [0, 9]}),
+        {
+            "stem": ((0, 8),),
+            "qkv": ((1, 2),),
+            "qkv.head_width": ((0, 1), (9, 10)),
+            "stem.kernel": ((0, 2),),
+            "blocks": ((0, 2),),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("level", "kept"), list(FINER.values()), ids=list(FINER))
+def test_a_level_keeps_what_is_asked_of_every_kind_of_axis(
+    level: Level, kept: dict[str, Intervals]
+) -> None:
+    assert choose(level, "x", FINE, divisor=8).kept == kept
+
+
+WRONG_FINER: dict[str, tuple[Level, str]] = {
+    "a size between": (Level(kernel={"stem*": 4}), "'stem.kernel': expected 1, 3, 5 or 7, found 4"),
+    "a size that one kernel has not": (Level(kernel=3), "'patch.kernel': expected 2 or 4, found 3"),
+    "a kernel of nothing": (Level(kernel={"stem*": 0}), "expected 1, 3, 5 or 7, found 0"),
+    "a list of rings": (
+        Level(kernel={"stem*": [0, 1]}),  # type: ignore[dict-item]
+        "expected a size, found",
+    ),
+    "no unit": (Level({"stem": []}), r"expected different numbers of 0 to 15, found \[\]"),
+    "a unit twice": (Level({"stem": [1, 1]}), r"numbers of 0 to 15, found \[1, 1\]"),
+    "a unit too many": (Level({"stem": [16]}), r"numbers of 0 to 15, found \[16\]"),
+    "a unit below": (Level({"stem": [-1]}), r"numbers of 0 to 15, found \[-1\]"),
+    "a list for everything": (
+        Level(head_width=[1, 2]),  # type: ignore[arg-type]
+        "head_width: expected one share, or lists by names of axes",
+    ),
+    "too many branches": (Level(branches={"*": 5}), "expected 1 to 4 branches, found 5"),
+    "a width as a head width": (Level(head_width={"stem": 1}), "head_width: no axis fits 'stem'"),
+}
+
+
+@pytest.mark.parametrize(("level", "message"), list(WRONG_FINER.values()), ids=list(WRONG_FINER))
+def test_a_finer_choice_that_cannot_be_is_refused(level: Level, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        choose(level, "x", FINE, divisor=8)
+
+
+@pytest.mark.parametrize("level", [Level(kernel=3), Level(head_width=0.5), Level(branches=0.5)])
+def test_what_a_network_has_no_axis_for_is_refused(level: Level) -> None:
+    with pytest.raises(UsageError, match="no axis of this kind in the network"):
+        choose(level, "x", AXES, divisor=8)
+
+
 @pytest.mark.parametrize(
     ("share", "expected"), [(0.01, 1), (0.3, 2), (0.5, 3), (1.0, 5), (1, 1), (4, 4)]
 )
@@ -119,7 +196,10 @@ WRONG: dict[str, tuple[Level, str]] = {
     "unknown axis": (Level({"sten": 0.5}), "no axis fits 'sten'.*did you mean 'stem'"),
     "unknown stage": (Level(depth={"lst": 1}), "depth: no axis fits 'lst'.*did you mean 'last'"),
     "a stage as width": (Level({"last": 0.5}), "width: no axis fits 'last'"),
-    "depth of zero": (Level(depth=(0, 1)), "'blocks': expected a depth above 0, found 0"),
+    "depth of zero": (
+        Level(depth=(0, 1)),
+        "'blocks': expected a share of its blocks above 0, found 0",
+    ),
     "too many blocks": (Level(depth=(3, 1)), "'blocks': expected 1 to 2 blocks, found 3"),
     "depth above one": (Level(depth=1.1), "expected a multiplier of at most 1.0"),
     "stages": (Level(depth=(1,)), r"expected 2 numbers for \['blocks', 'last'\], found \(1,\)"),

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nestedge.errors import UsageError
+from nestedge.layouts import TensorLayout
 from nestedge.levels import Level
 from nestedge.masks import encode_masks
 from nestedge.materialization import state_dict
 from nestedge.nested import Card, NestedModel, nest
-from nestedge.nesting import Choice, Nesting, TensorLayout
+from nestedge.nesting import Choice, Nesting
 
 Mask = npt.NDArray[np.bool_]
 

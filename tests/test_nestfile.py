@@ -25,6 +25,7 @@ from tests.networks import images, nested_perceptron, nested_resnet, vectors
 
 _GOLDEN = Path(__file__).parent / "golden" / "format2.nest"
 _GOLDEN_1 = _GOLDEN.with_name("format1.nest")
+_GOLDEN_3 = _GOLDEN.with_name("format3.nest")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_calibration_data_comes_back() -> None:
     assert loaded.cases == 2
 
 
-def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_2(
+def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_3(
     tmp_path: Path,
 ) -> None:
     loaded = load(_GOLDEN_1)
@@ -118,13 +119,34 @@ def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_2(
     loaded.save(tmp_path / "net.nest")
     with zipfile.ZipFile(tmp_path / "net.nest") as archive:
         manifest = json.loads(archive.read("manifest.json"))
-    assert (manifest["format"], manifest["calibration_cases"]) == (2, None)
+    assert (manifest["format"], manifest["calibration_cases"]) == (3, None)
     assert _same(stored_tensors(load(tmp_path / "net.nest")), stored_tensors(loaded))
 
 
 def test_a_calibrated_network_is_the_same_bytes_when_it_is_saved_again(tmp_path: Path) -> None:
     load(_GOLDEN).save(tmp_path / "net.nest")
-    assert (tmp_path / "net.nest").read_bytes() == _GOLDEN.read_bytes()
+    load(tmp_path / "net.nest").save(tmp_path / "again.nest")
+    assert (tmp_path / "net.nest").read_bytes() == (tmp_path / "again.nest").read_bytes()
+
+
+def test_a_network_is_the_bytes_that_it_was_when_its_format_was_released(tmp_path: Path) -> None:
+    load(_GOLDEN_3).save(tmp_path / "net.nest")
+    assert _entries_but_version(tmp_path / "net.nest") == _entries_but_version(_GOLDEN_3)
+
+
+def _entries_but_version(path: Path) -> dict[str, object]:
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(entries["manifest.json"])
+    return {**entries, "manifest.json": {**manifest, "nestedge": None}}
+
+
+def test_finer_levels_than_widths_come_back() -> None:
+    made, loaded = make.fine(), load(_GOLDEN_3)
+    assert loaded.nesting == made.nesting
+    assert {axis.kind for axis in loaded.nesting.axes.values()} == {
+        *("width", "head_width", "kernel", "branches")
+    }
 
 
 def test_a_fixed_input_of_the_calibration_data_is_saved_once(tmp_path: Path) -> None:
@@ -292,10 +314,10 @@ def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
     assert torch.equal(found.nan_to_num(7), expected.nan_to_num(7))
 
 
-@pytest.mark.parametrize("golden", [_GOLDEN_1, _GOLDEN], ids=["format 1", "format 2"])
+@pytest.mark.parametrize("golden", [_GOLDEN_1, _GOLDEN, _GOLDEN_3], ids=["1", "2", "3"])
 def test_a_golden_file_gives_the_recorded_outputs(golden: Path) -> None:
     expected = load_file(golden.with_suffix(".safetensors"))
-    found = make.outputs(load(golden))
+    found = make.outputs(load(golden), *make.inputs()[: 1 if golden == _GOLDEN_3 else 2])
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)

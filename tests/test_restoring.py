@@ -23,6 +23,7 @@ Entries = dict[str, bytes]
 
 _GOLDEN = Path(__file__).parent / "golden" / "format2.nest"
 _GOLDEN_1 = _GOLDEN.with_name("format1.nest")
+_GOLDEN_3 = _GOLDEN.with_name("format3.nest")
 
 
 def _entries(path: Path) -> dict[str, bytes]:
@@ -89,8 +90,8 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
     "manifest that is no JSON": (_entry("manifest.json", b"{"), r"manifest\.json: not JSON: "),
     "program that is no JSON": (_entry("program.json", b"\x80\x02"), r"program\.json: not JSON: "),
     "newer format": (
-        _manifest("format", to=3),
-        r"json: format 3, written by nestedge 0\.1\.0; nestedge .* reads formats 1 to 2: upgrade",
+        _manifest("format", to=4),
+        r"json: format 4, written by nestedge 0\.1\.0; nestedge .* reads formats 1 to 3: upgrade",
     ),
     "format 1 with a field of 2": (
         _manifest("format", to=1),
@@ -321,6 +322,14 @@ def test_a_file_of_format_1_with_calibration_data_is_refused(tmp_path: Path) -> 
     _tensor("calibration/image", torch.zeros(2, 3, 8, 8))(entries)
     path.write_bytes(archive_bytes(entries))
     with pytest.raises(FormatError, match="tensor 'calibration/image' does not belong here"):
+        load(path)
+
+
+def test_a_file_of_format_2_has_no_finer_axes(tmp_path: Path) -> None:
+    entries, path = _entries(_GOLDEN_3), tmp_path / "bad.nest"
+    _manifest("format", to=2)(entries)
+    path.write_bytes(archive_bytes(entries))
+    with pytest.raises(FormatError, match=r"base: unknown; expected size, unit, kind, bounds"):
         load(path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ import numpy.typing as npt
 import torch
 
 from nestedge.axes.call import Call
+from nestedge.axes.planes import compact, reduced, varying
 from nestedge.axes.rules import RULES
-from nestedge.axes.tags import FROZEN, Tags, Ties, compact, reduced, varying
+from nestedge.axes.tags import FROZEN, Tags, Ties
 from nestedge.errors import UsageError
+from nestedge.layouts import KINDS
 from nestedge.program.arguments import named_arguments
 from nestedge.program.graph import Node, Program, Ref, Weight
 from nestedge.program.operators import SYMBOLIC
@@ -34,18 +36,23 @@ class Analysis:
 
     Attributes:
         program: what was analysed.
-        count: how many units there are.
+        kinds: for every unit the kind of axis it is of, by its number in KINDS; shape (units,).
         shapes: for every value its shape at a batch of 2; a size has the shape None.
         values: for every value and each of its dimensions that depends on units, the unit of
-            each entry; several arrays where dimensions were merged (an entry lives if all do).
+            each entry; several arrays where an entry has several units (it lives if all do).
         weights: the same for every stored tensor.
     """
 
     program: Program
-    count: int
+    kinds: npt.NDArray[np.int8]
     shapes: Mapping[str, tuple[int, ...] | None]
     values: Mapping[str, Mapping[int, tuple[Units, ...]]]
     weights: Mapping[str, Mapping[int, tuple[Units, ...]]]
+
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return len(self.kinds)
 
     def of(self, leaf: Ref | Weight) -> Mapping[int, tuple[Units, ...]]:
         """The units of a value or stored tensor, by dimension."""
@@ -60,13 +67,22 @@ class Analysis:
         return shape
 
 
-def analyse(program: Program) -> Analysis:
+def analyse(program: Program, *, fine: bool = True) -> Analysis:
     """Find which axes of which tensors of a program live and die together.
+
+    Args:
+        program: the program.
+        fine: whether the rings of kernels and the places in heads and groups are units too.
 
     Raises:
         UsageError: an operator has no rule, or the program cannot run on its own inputs.
     """
-    return _Walk(program).walk()
+    metas = trace_shapes(program, batch=TRACED_BATCH)
+    walk = _Walk(program, metas, Ties(kernels=fine))
+    outer = walk.walk()
+    if not fine or not walk.ties.is_chosen:
+        return outer
+    return _with_places(outer, _Walk(program, metas, Ties("inner")).walk())
 
 
 @dataclass
@@ -74,13 +90,12 @@ class _Walk:
     """One pass over a program; lives for one call of `walk`."""
 
     program: Program
-    ties: Ties = field(default_factory=Ties)
+    metas: Mapping[str, Any]
+    ties: Ties
     tags: dict[str, Any] = field(default_factory=dict)
-    metas: dict[str, Any] = field(default_factory=dict)
     weight_tags: dict[str, Tags] = field(default_factory=dict)
 
     def walk(self) -> Analysis:
-        self.metas = trace_shapes(self.program, batch=TRACED_BATCH)
         for spec in self.program.inputs:
             self.tags[spec.name] = Tags(spec.shape_at(TRACED_BATCH))
         for node in self.program.nodes:
@@ -120,13 +135,60 @@ class _Walk:
         label = self.ties.resolve()
         table = _numbered(label, self.weight_tags)
         values = {n: v for n, v in self.tags.items() if isinstance(v, Tags)}
+        kinds = np.zeros(int(table.max(initial=ALWAYS)) + 1, dtype=np.int8)
+        for tags in self.ties.rings:
+            units = table[tags.numpy()]
+            kinds[units[units != ALWAYS]] = KINDS.index("kernel")
         return Analysis(
             program=self.program,
-            count=int(table.max(initial=ALWAYS)) + 1,
+            kinds=kinds,
             shapes={n: getattr(v, "shape", None) for n, v in self.tags.items()},
             values={name: _by_dim(value, table) for name, value in values.items()},
             weights={name: _by_dim(value, table) for name, value in self.weight_tags.items()},
         )
+
+
+def _with_places(outer: Analysis, inner: Analysis) -> Analysis:
+    """The outer analysis with those units of the inner one that are not the same weights.
+
+    What lives by an analysis is a box of every value, and of every operator's operands the boxes
+    that it needs. So is what lives by both.
+    """
+    new = np.flatnonzero(~np.isin(_contents(inner), _contents(outer)))
+    # One longer, for ALWAYS: the last entry.
+    table = np.full(inner.count + 1, ALWAYS, dtype=np.int64)
+    table[new] = outer.count + np.arange(len(new))
+    added = np.full(len(new), KINDS.index("head_width"), dtype=np.int8)
+    return replace(
+        outer,
+        kinds=np.concatenate((outer.kinds, added)),
+        values={n: _both(dims, inner.values[n], table) for n, dims in outer.values.items()},
+        weights={n: _both(dims, inner.weights[n], table) for n, dims in outer.weights.items()},
+    )
+
+
+def _both(
+    outer: Mapping[int, tuple[Units, ...]], inner: Mapping[int, tuple[Units, ...]], table: Units
+) -> dict[int, tuple[Units, ...]]:
+    """The units of a value by both analyses."""
+    found = dict(outer)
+    for dim, rows in inner.items():
+        places = tuple(row for row in (table[row] for row in rows) if (row != ALWAYS).any())
+        if places:
+            found[dim] = (*found.get(dim, ()), *places)
+    return found
+
+
+def _contents(analysis: Analysis) -> npt.NDArray[np.uint64]:
+    """A hash for every unit of the entries of tensors that it stands for."""
+    contents = np.zeros(analysis.count, dtype=np.uint64)
+    rng = np.random.default_rng(0)
+    for name, dims in analysis.weights.items():
+        for dim, size in enumerate(analysis.program.tensors[name].shape):
+            codes = rng.integers(1, 2**63, size, dtype=np.uint64)
+            for row in dims.get(dim, ()):
+                np.add.at(contents, row[row != ALWAYS], codes[row != ALWAYS])
+    return contents
 
 
 def _numbered(label: npt.NDArray[np.int64], weights: Mapping[str, Tags]) -> npt.NDArray[np.int64]:

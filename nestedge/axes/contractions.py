@@ -7,49 +7,89 @@ from collections.abc import Sequence
 import torch
 
 from nestedge.axes.call import Call
-from nestedge.axes.tags import Tags, Ties, at, inserted, squeezed, varying
+from nestedge.axes.kernels import spare_rings, tie_rings
+from nestedge.axes.planes import at, varying
+from nestedge.axes.tags import Tags, Ties, inserted, squeezed
 from nestedge.errors import UsageError
 
 
 def convolution(call: Call) -> Sequence[Tags]:
-    """Convolution: input channels meet the weight's; groups live and die whole."""
-    weight = _kernel_frozen(call)
-    return _convolve(call, produced=call.ties.along(weight, 0), read=call.ties.along(weight, 1))
+    """Convolution: the weight is (out, in / groups, *kernel)."""
+    made, read = _channels_of_weight(call)
+    value = _pixels_frozen(call)
+    channels = call.ties.along(value, 1)
+    if call.a["groups"] == 1:
+        call.ties.tie(channels, read)
+    else:
+        tables = [units.view(call.a["groups"], -1) for units in (channels, made)]
+        _tie_groups(call.ties, *tables, places=read, of=tables[0])
+    return _convolved(call, value, made)
 
 
 def transposed_convolution(call: Call) -> Sequence[Tags]:
-    """Transposed convolution: the weight is (in, out / groups, ...)."""
-    weight = _kernel_frozen(call)
-    produced = call.ties.along(weight, 1)
+    """Transposed convolution: the weight is (in, out / groups, *kernel)."""
+    read, made = _channels_of_weight(call)
+    value = _pixels_frozen(call)
+    channels = call.ties.along(value, 1)
+    call.ties.tie(channels, read)
     if call.a["groups"] > 1:
-        call.ties.freeze(produced)
-        produced = call.ties.fresh(call.out[0][1])
-    return _convolve(call, produced=produced, read=call.ties.along(weight, 0))
+        places, made = made, call.ties.fresh(call.out[0][1])
+        tables = [units.view(call.a["groups"], -1) for units in (channels, made)]
+        _tie_groups(call.ties, *tables, places=places, of=tables[1])
+    return _convolved(call, value, made)
 
 
-def _kernel_frozen(call: Call) -> Tags:
-    weight: Tags = call.a["weight"]
-    return call.ties.freeze_dims(weight, range(2, len(weight.shape)))
+def _channels_of_weight(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+    """The units of the weight's first two dimensions; those of its kernel are its rings."""
+    ties, weight = call.ties, call.a["weight"]
+    dims = range(2, len(weight.shape))
+    if ties.kernels:
+        rows = [ties.along(weight, dim) for dim in dims]
+        tie_rings(ties, rows, spare_rings(call.a, len(rows)))
+    else:
+        ties.freeze_dims(weight, dims)
+    return ties.along(weight, 0), ties.along(weight, 1)
 
 
-def _convolve(call: Call, *, produced: torch.Tensor, read: torch.Tensor) -> Sequence[Tags]:
-    ties, groups, shape = call.ties, call.a["groups"], call.out[0]
-    if len(shape) != len(call.a["weight"].shape):
+def _pixels_frozen(call: Call) -> Tags:
+    rank = len(call.out[0])
+    if rank != len(call.a["weight"].shape):
         raise UsageError(f"{call.op} without a batch; give it one with unsqueeze(0)")
-    value = ties.isolate(ties.freeze_dims(call.a["input"], range(2, len(shape))), [1])
-    channels = ties.along(value, 1)
-    if len(read) == len(channels):
-        ties.tie(channels, read)
-    else:  # a grouped convolution's weight has the channels of one group only
-        ties.freeze(read)
-    if groups > 1:
-        by_group = channels.view(groups, -1)
-        ties.tie(by_group, by_group[:, :1])
-        ties.tie(produced.view(groups, -1), by_group[:, :1])
+    return call.ties.isolate(call.ties.freeze_dims(call.a["input"], range(2, rank)), [1])
+
+
+def _tie_groups(
+    ties: Ties, read: torch.Tensor, made: torch.Tensor, *, places: torch.Tensor, of: torch.Tensor
+) -> None:
+    """Whole groups live and die, or all groups keep the same places.
+
+    Args:
+        ties: where ties are made.
+        read: the units of the channels that go in, shape (groups, channels of a group).
+        made: the same of those that come out.
+        places: the units of that dimension of the weight which has the channels of one group.
+        of: the table whose groups have these channels.
+    """
+    ties.is_chosen |= read.shape[1] > 1
+    if ties.elastic == "outer" or read.shape[1] == 1:
+        ties.tie(read, read[:, :1])
+        ties.tie(made, read[:, :1])
+        ties.freeze(places)
+        return
+    ties.tie(read, read[:1])
+    ties.tie(made, made[:1])
+    ties.tie(of, places)
+    if made.shape[1] == 1:
+        # Without its one output a group would be gone.
+        ties.freeze(made)
+
+
+def _convolved(call: Call, value: Tags, made: torch.Tensor) -> Sequence[Tags]:
+    ties, shape = call.ties, call.out[0]
     if call.a["bias"] is not None:
-        ties.tie(produced, ties.along(call.a["bias"], 0))
+        ties.tie(made, ties.along(call.a["bias"], 0))
     others = [_respan(p, shape) for p in value.planes if 1 not in varying(p)]
-    return [ties.value(shape, [*others, at(produced, 1, shape)])]
+    return [ties.value(shape, [*others, at(made, 1, shape)])]
 
 
 def _respan(plane: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nestedge.axes.analysis import ALWAYS, Analysis, Units
-from nestedge.nesting import Axis, Run, TensorLayout
+from nestedge.layouts import KINDS, Axis, Kind, Run, TensorLayout
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,9 @@ class Layout:
     """How units form axes.
 
     Attributes:
-        axes: every width axis by name; the name is that of the module whose tensor has the axis
-            first, with the entries in brackets where the tensor has several.
+        axes: every axis but depths by name; the name is that of the module whose tensor has the
+            axis first, with the entries in brackets where the tensor has several, and with the
+            kind of other axes than widths.
         tensors: the layout of every tensor.
         axis_of: for every unit the name of its axis, in the order of units.
     """
@@ -34,7 +35,8 @@ def lay_out(analysis: Analysis) -> Layout:
 
     Units are of one axis when they stand in the same tensors, values and dimensions, equally
     often, and next to each other where they first do: so a concatenation's parts are axes of their
-    own, and so is the padding in front of a shortcut's channels.
+    own, and so is the padding in front of a shortcut's channels. A kernel's rings are counted from
+    within, so that the first ones of them are a smaller kernel.
     """
     signatures = _signatures(analysis)
     axis_of = np.full(analysis.count, ALWAYS, dtype=np.int64)
@@ -44,13 +46,17 @@ def lay_out(analysis: Analysis) -> Layout:
         for start, stop in _runs_of_equal(np.where(row == ALWAYS, ALWAYS, signatures[row])):
             if row[start] == ALWAYS or axis_of[row[start]] != ALWAYS:
                 continue
-            units = _in_order(row[start:stop])
-            whole = start == 0 and stop == len(row)
-            name = _axis_name(tensor, dim, (start, stop), whole=whole, taken=axes)
-            repeat = int(np.argmax(np.append(row[start:stop] != row[start], True)))
+            units, kind = _in_order(row[start:stop]), KINDS[analysis.kinds[row[start]]]
+            span = "" if start == 0 and stop == len(row) else f"[{start}:{stop}]"
+            if kind == "kernel":
+                units, span = units[::-1], ""
+                axis = Axis(len(units), 2, kind, base=int((row == ALWAYS).sum()))
+            else:
+                repeat = int(np.argmax(np.append(row[start:stop] != row[start], True)))
+                axis = Axis(len(units), repeat, kind)
             axis_of[units] = len(axes)
             index_of[units] = np.arange(len(units))
-            axes[name] = Axis(size=len(units), unit=repeat)
+            axes[_axis_name(tensor, dim, span, kind=kind, taken=axes)] = axis
     names = list(axes)
     tensors = _tensor_layouts(analysis, axis_of, index_of, names)
     return Layout(axes, tensors, tuple(names[position] for position in axis_of))
@@ -62,15 +68,17 @@ def _tensor_layouts(
     index_of: npt.NDArray[np.int64],
     names: list[str],
 ) -> dict[str, TensorLayout]:
-    return {
-        tensor: TensorLayout(
-            tuple(
-                _dim_runs(dims[dim][0], axis_of, index_of, names) if dim in dims else ()
-                for dim in range(len(analysis.program.tensors[tensor].shape))
-            )
-        )
-        for tensor, dims in analysis.weights.items()
-    }
+    layouts = {}
+    for tensor, dims in analysis.weights.items():
+        rank = len(analysis.program.tensors[tensor].shape)
+        covers: dict[bool, list[tuple[Run, ...]]] = {False: [()] * rank, True: [()] * rank}
+        for dim, rows in dims.items():
+            for row in rows:
+                is_inner = KINDS[analysis.kinds[row.max()]] == "head_width"
+                covers[is_inner][dim] = _dim_runs(row, axis_of, index_of, names)
+        inner = tuple(covers[True]) if any(covers[True]) else ()
+        layouts[tensor] = TensorLayout(tuple(covers[False]), inner=inner)
+    return layouts
 
 
 def _rows(analysis: Analysis) -> Iterator[tuple[str, int, Units]]:
@@ -108,13 +116,11 @@ def _in_order(row: Units) -> Units:
     return ordered
 
 
-def _axis_name(
-    tensor: str, dim: int, entries: tuple[int, int], *, whole: bool, taken: Mapping[str, Axis]
-) -> str:
+def _axis_name(tensor: str, dim: int, span: str, *, kind: Kind, taken: Mapping[str, Axis]) -> str:
     module = tensor.rsplit(".", 1)[0] if "." in tensor else tensor
-    span = f"[{entries[0]}:{entries[1]}]"
-    names = (module if whole else f"{module}{span}", f"{tensor}{span}")
-    return next((name for name in names if name not in taken), f"{tensor}.{dim}{span}")
+    suffix = "" if kind == "width" else f".{kind}"
+    names = (f"{module}{span}{suffix}", f"{tensor}{span}{suffix}")
+    return next((name for name in names if name not in taken), f"{tensor}.{dim}{span}{suffix}")
 
 
 def _dim_runs(
@@ -123,15 +129,15 @@ def _dim_runs(
     """The entries of a dimension as runs: equal repeats of consecutive units of one axis."""
     starts = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
     lengths = np.diff(np.append(starts, len(row)))
-    runs: list[Run] = []
-    for unit, length in zip(row[starts].tolist(), lengths.tolist(), strict=True):
-        if unit == ALWAYS:
-            runs.append(Run(None, 0, length))
-            continue
-        name, index = names[axis_of[unit]], int(index_of[unit])
-        last = runs[-1] if runs else None
-        if last and last.axis == name and last.stop == index and last.repeat == length:
-            runs[-1] = Run(name, last.start, index + 1, length)
+    units = row[starts]
+    axes, indices = axis_of[units], index_of[units]
+    goes_on = (units[1:] != ALWAYS) & (units[:-1] != ALWAYS) & (axes[1:] == axes[:-1])
+    goes_on &= (indices[1:] == indices[:-1] + 1) & (lengths[1:] == lengths[:-1])
+    runs = []
+    for first, last in pairwise([0, *(np.flatnonzero(~goes_on) + 1).tolist(), len(units)]):
+        start, repeat = int(indices[first]), int(lengths[first])
+        if units[first] == ALWAYS:
+            runs.append(Run(None, 0, repeat))
         else:
-            runs.append(Run(name, index, index + 1, length))
+            runs.append(Run(names[axes[first]], start, start + last - first, repeat))
     return tuple(runs)

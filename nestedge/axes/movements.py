@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from nestedge.axes.call import Call
-from nestedge.axes.tags import FROZEN, Tags, Ties, at, inserted, reduced, squeezed
-from nestedge.errors import UsageError
+from nestedge.axes.planes import at
+from nestedge.axes.tags import FROZEN, Tags, Ties, inserted
 from nestedge.program import operators
 
 
@@ -21,6 +21,12 @@ def movement(call: Call) -> Sequence[Tags]:
     rest = {name: call.a[name] for name in others}
     if call.op == "aten.roll.default":
         value = call.ties.freeze_dims(value, call.a["dims"] or range(len(value.shape)))
+    if call.op == "aten.channel_shuffle.default":
+        # All groups keep the same places: what is shuffled then stays a table of groups by places.
+        rows = call.ties.along(value, 1).view(call.a["groups"], -1)
+        call.ties.tie(rows, rows[:1])
+    if call.op == "aten.unfold.default":
+        value = call.ties.freeze_dims(value, [call.a["dimension"]])
     if call.op == "aten.slice.Tensor" and call.a["step"] != 1:
         value = call.ties.freeze_dims(value, [call.a["dim"]])
     moved = [_as_list(operators.resolve(call.op)(plane, **rest)) for plane in value.planes]
@@ -102,51 +108,7 @@ def _padded(row: torch.Tensor, edge: Sequence[int], ties: Ties) -> torch.Tensor:
     return torch.cat([ties.fresh(max(0, front)), row, ties.fresh(max(0, back))])
 
 
-def embedding(call: Call) -> Sequence[Tags]:
-    """Rows of a table by index: the rows stay, the columns are units."""
-    columns = squeezed(
-        call.ties.reduce(call.ties.freeze_dims(call.a["weight"], [0]), [0]), [0], call.ties
-    )
-    indices: Tags = call.a["indices"]
-    return [call.ties.join(inserted(indices, len(indices.shape)), columns)]
-
-
-def index_select(call: Call) -> Sequence[Tags]:
-    """Entries by index: every level has the dimension whole; the result has the index's units."""
-    dim = call.a["dim"] % len(call.out[0])
-    value = call.ties.reduce(call.ties.freeze_dims(call.a["self"], [dim]), [dim])
-    planes = [plane.expand(call.out[0]) for plane in value.planes]
-    planes += [at(reduced(p).reshape(-1), dim, call.out[0]) for p in call.a["index"].planes]
-    return [call.ties.value(call.out[0], planes)]
-
-
-def index(call: Call) -> Sequence[Tags]:
-    """Entries by tensors of indices: every level has those dimensions whole.
-
-    The result has the units of the indices where the first of those dimensions was, or in front
-    where they do not stand next to each other, as in numpy.
-    """
-    given = {dim: index for dim, index in enumerate(call.a["indices"]) if index is not None}
-    dims = list(given)
-    value = call.ties.reduce(call.ties.freeze_dims(call.a["self"], dims), dims)
-    indices, *others = given.values()
-    for other in others:
-        indices = call.ties.join(indices, other)
-    (shape,) = call.out
-    rank = len(indices.shape)
-    if len(shape) != len(value.shape) - len(dims) + rank:
-        raise UsageError(f"{call.op} by truth values; use torch.where, whose shape is known")
-    start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
-    value = squeezed(value, dims, call.ties)
-    for _ in range(rank):
-        value = inserted(value, start)
-    rest = [1] * (len(shape) - start - rank)
-    planes = [plane.expand(shape) for plane in value.planes]
-    planes += [p.reshape(*p.shape, *rest).expand(shape) for p in indices.planes]
-    return [call.ties.value(shape, planes)]
-
-
-def scatter(call: Call) -> Sequence[Tags]:
+def part_replaced(call: Call) -> Sequence[Tags]:
     """A value with some of its entries replaced by another's: where they meet, units are tied."""
     value, source, dim = call.a["self"], call.a["src"], call.a["dim"] % len(call.out[0])
     if call.a.get("step", 1) != 1:
@@ -172,13 +134,26 @@ def im2col(call: Call) -> Sequence[Tags]:
     return [call.ties.value(call.out[0], [at(row, 1, call.out[0])])]
 
 
+def col2im(call: Call) -> Sequence[Tags]:
+    """An image from its patches: every channel is made of as many as a patch has pixels."""
+    value = call.ties.freeze_dims(call.a["self"], [2])
+    rows = call.ties.along(value, 1).view(-1, math.prod(call.a["kernel_size"]))
+    # Without one of its pixels in each patch, a channel would have other values, not fewer.
+    call.ties.tie(rows, rows[:, :1])
+    return [call.ties.value(call.out[0], [at(rows[:, 0], 1, call.out[0])])]
+
+
 def grid_sample(call: Call) -> Sequence[Tags]:
-    """Pixels between those of an image, by a grid of places: both are whole in every level."""
+    """Pixels between those of an image, by a grid of places: both are whole in every level.
+
+    Each image of the batch has a grid: heads that have been made a part of the batch are tied.
+    """
     image, grid = call.a["input"], call.a["grid"]
     (shape,) = call.out
     rank = len(shape)
     image = call.ties.reduce(call.ties.freeze_dims(image, range(2, rank)), range(2, rank))
-    call.ties.freeze_dims(grid, range(1, rank))
+    grid = call.ties.reduce(call.ties.freeze_dims(grid, range(1, rank)), range(1, rank))
+    image = call.ties.join(image, grid)
     return [call.ties.value(shape, [plane.expand(shape) for plane in image.planes])]
 
 
@@ -192,6 +167,22 @@ def meshgrid(call: Call) -> Sequence[Tags]:
         dims[:2] = dims[1::-1]
     planes = [at(row, dim, shape) for row, dim in zip(rows, dims, strict=True)]
     return [call.ties.value(shape, planes)] * len(call.out)
+
+
+def outer(call: Call) -> Sequence[Tags]:
+    """Every entry of one vector by every entry of another."""
+    return [call.ties.join(inserted(call.a["self"], 1), inserted(call.a["vec2"], 0))]
+
+
+def difference(call: Call) -> Sequence[Tags]:
+    """Each entry of a dimension less the one before it: every level has the dimension whole."""
+    dim, (shape,) = call.a["dim"], call.out
+    first, *others = (
+        call.ties.reduce(call.ties.freeze_dims(part, [dim]), [dim]) for part in call.operands
+    )
+    for part in others:
+        first = call.ties.join(first, part)
+    return [call.ties.value(shape, [plane.expand(shape) for plane in first.planes])]
 
 
 def creation(call: Call) -> Sequence[Tags]:

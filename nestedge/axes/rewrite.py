@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nestedge.axes.analysis import ALWAYS, Analysis
+from nestedge.axes.kernels import padding_without
 from nestedge.program.arguments import named_arguments, with_arguments
 from nestedge.program.graph import Node, Program, Ref, TensorSpec, Weight
 
@@ -61,7 +62,7 @@ def specialise(survival: Survival) -> Program:
         name: TensorSpec(_cut(spec.shape, survival.sizes(Weight(name))), spec.dtype, spec.role)
         for name, spec in program.tensors.items()
     }
-    nodes = tuple(_rewritten(node, survival) for node in program.nodes)
+    nodes = tuple(new for node in program.nodes for new in _rewritten(node, survival))
     return replace(program, nodes=nodes, tensors=tensors)
 
 
@@ -69,9 +70,11 @@ def _cut(shape: tuple[int, ...], sizes: list[int | None]) -> tuple[int, ...]:
     return tuple(n if size is None else size for n, size in zip(shape, sizes, strict=True))
 
 
-def _rewritten(node: Node, survival: Survival) -> Node:
+def _rewritten(node: Node, survival: Survival) -> tuple[Node, ...]:
+    if node.op in _MADE:
+        return _made(node, survival)
     rewrite = _REWRITES.get(node.op)
-    return node if rewrite is None else rewrite(node, survival)
+    return (node if rewrite is None else rewrite(node, survival),)
 
 
 def _arguments(node: Node) -> dict[str, Any]:
@@ -99,6 +102,27 @@ def _resize(argument: str) -> Callable[[Node, Survival], Node]:
         return with_arguments(node, {argument: tuple(sizes)})
 
     return rewrite
+
+
+def _made(node: Node, survival: Survival) -> tuple[Node, ...]:
+    """A value that is made or expanded: here no size is inferred, and -1 keeps that of a value.
+
+    So a size computed from the batch, as that of all its heads, is computed anew from itself.
+    """
+    sizes = list(_arguments(node)["size"])
+    whole = survival.analysis.shape_of(Ref(node.output))
+    before: list[Node] = []
+    for i, (old, new) in enumerate(zip(sizes, survival.sizes(Ref(node.output)), strict=True)):
+        if new is None or old == -1:
+            continue
+        if isinstance(old, int):
+            sizes[i] = new
+            continue
+        product, share = (f"{node.output}:{name}{i}" for name in ("product", "share"))
+        before.append(Node("sym.mul", (old, new), {}, (product,), node.scope))
+        before.append(Node("sym.floordiv", (Ref(product), whole[i]), {}, (share,), node.scope))
+        sizes[i] = Ref(share)
+    return (*before, with_arguments(node, {"size": tuple(sizes)}))
 
 
 def _slice(node: Node, survival: Survival) -> Node:
@@ -190,17 +214,27 @@ def _squeeze(node: Node, survival: Survival) -> Node:
     return replace(node, op="aten.squeeze.dims", args=(a["self"], kept), kwargs={})
 
 
-def _groups(argument: str, operand: str) -> Callable[[Node, Survival], Node]:
-    """Rewrites a number of groups: those of the operand's dimension 1 that survive."""
+def _groups(argument: str) -> Callable[[Node, Survival], Node]:
+    """Rewrites a number of groups: those of the input's channels of which some survive."""
 
     def rewrite(node: Node, survival: Survival) -> Node:
         a = _arguments(node)
-        kept = survival.keep(a[operand], 1)
+        kept = survival.keep(a["input"], 1)
         if a[argument] == 1 or kept is None:
             return node
-        return with_arguments(node, {argument: int(kept.reshape(a[argument], -1)[:, 0].sum())})
+        groups = kept.reshape(a[argument], -1).any(axis=1)
+        return with_arguments(node, {argument: int(groups.sum())})
 
     return rewrite
+
+
+def _convolution(node: Node, survival: Survival) -> Node:
+    node = _groups("groups")(node, survival)
+    a = _arguments(node)
+    kernel = survival.analysis.shape_of(a["weight"])[2:]
+    kept = survival.sizes(a["weight"])[2:]
+    rings = [0 if k is None else (size - k) // 2 for size, k in zip(kernel, kept, strict=True)]
+    return with_arguments(node, {"padding": padding_without(a, rings)}) if any(rings) else node
 
 
 def _normalized_shape(node: Node, survival: Survival) -> Node:
@@ -218,16 +252,14 @@ def _attention_scale(node: Node, survival: Survival) -> Node:
     return with_arguments(node, {"scale": 1.0 / math.sqrt(width)})
 
 
+_MADE = frozenset(
+    f"aten.{name}.default"
+    for name in ("expand", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
+)
+
 _REWRITES: dict[str, Callable[[Node, Survival], Node]] = {
     "aten.reshape.default": _resize("shape"),
-    "aten.expand.default": _resize("size"),
     "aten.unflatten.int": _resize("sizes"),
-    "aten.zeros.default": _resize("size"),
-    "aten.ones.default": _resize("size"),
-    "aten.full.default": _resize("size"),
-    "aten.new_zeros.default": _resize("size"),
-    "aten.new_ones.default": _resize("size"),
-    "aten.new_full.default": _resize("size"),
     "aten.slice_scatter.default": _slice,
     "aten.select_scatter.default": _select,
     "aten.tensor_split.indices": _split,
@@ -244,12 +276,12 @@ _REWRITES: dict[str, Callable[[Node, Survival], Node]] = {
     "aten.squeeze.default": _squeeze,
     "aten.squeeze.dim": _squeeze,
     "aten.squeeze.dims": _squeeze,
-    "aten.group_norm.default": _groups("num_groups", "input"),
+    "aten.group_norm.default": _groups("num_groups"),
     "aten.layer_norm.default": _normalized_shape,
     "aten.rms_norm.default": _normalized_shape,
     "aten.scaled_dot_product_attention.default": _attention_scale,
     **{
-        f"aten.conv{kind}": _groups("groups", "input")
+        f"aten.conv{kind}": _convolution
         for kind in (
             *(f"{n}d.default" for n in (1, 2, 3)),
             *(f"{n}d.padding" for n in (1, 2, 3)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nestedge.axes import contractions, movements
+from nestedge.axes import contractions, indexing, movements, recurrence
 from nestedge.axes.call import Call
 from nestedge.axes.tags import Tags, squeezed
 from nestedge.program import operators
@@ -50,14 +50,21 @@ def last_dims_norm(call: Call) -> Sequence[Tags]:
 
 
 def group_norm(call: Call) -> Sequence[Tags]:
-    """Group norm: a group is normalised together, so it lives and dies whole.
+    """Group norm: a group is normalised together: over what all groups have alike of it.
 
     A single group is the whole layer: as in a layer norm, it is what lives of it.
     """
     if call.a["num_groups"] > 1:
-        channels = call.ties.along(call.a["input"], 1).view(call.a["num_groups"], -1)
-        call.ties.tie(channels, channels[:, :1])
+        call.ties.collapse(call.ties.along(call.a["input"], 1).view(call.a["num_groups"], -1))
     return channel_norm(call)
+
+
+def weight_norm(call: Call) -> Sequence[Tags]:
+    """A weight as a direction and a length: over what lives of it, one length an entry of `dim`."""
+    direction: Tags = call.a["v"]
+    dim, rank = call.a["dim"], len(direction.shape)
+    direction = call.ties.isolate(direction, [d for d in range(rank) if d != dim % rank])
+    return [call.ties.join(direction, call.a["g"])]
 
 
 def reduction(call: Call) -> Sequence[Tags]:
@@ -117,12 +124,20 @@ def _table() -> dict[str, Rule]:
         (("aten.scaled_dot_product_attention.default",), contractions.attention),
         (("aten.layer_norm.default", "aten.rms_norm.default"), last_dims_norm),
         (("aten.group_norm.default",), group_norm),
+        (("aten._weight_norm.default",), weight_norm),
         (("aten.cat.default", "aten.stack.default"), movements.cat),
         (("aten.pad.default",), movements.pad),
-        (("aten.embedding.default",), movements.embedding),
-        (("aten.index_select.default",), movements.index_select),
-        (("aten.index.Tensor",), movements.index),
-        (("aten.slice_scatter.default", "aten.select_scatter.default"), movements.scatter),
+        (("aten.embedding.default",), indexing.embedding),
+        (("aten.index_select.default",), indexing.index_select),
+        (("aten.index.Tensor",), indexing.index),
+        (("aten.slice_scatter.default", "aten.select_scatter.default"), movements.part_replaced),
+        (operators.RECURRENT, recurrence.recurrent),
+        (("aten.gather.default",), indexing.gather),
+        (operators.SCATTER, indexing.scatter),
+        (operators.ORDER, indexing.order),
+        (("aten.diff.default",), movements.difference),
+        (("aten.outer.default",), movements.outer),
+        (("aten.col2im.default",), movements.col2im),
         (("aten.grid_sampler.default",), movements.grid_sample),
         (("aten.im2col.default",), movements.im2col),
         (("aten.meshgrid.default", "aten.meshgrid.indexing"), movements.meshgrid),

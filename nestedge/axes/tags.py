@@ -6,16 +6,27 @@ channels. An entry exists when its units in all planes do. Planes are broadcast 
 wherever they do not vary), so that operators which only move data are run on them as they are.
 
 Units that must live and die together are *tied*; a unit tied to FROZEN is never removed.
+
+What one level keeps of a value is a box. So where units vary along two dimensions, as those of a
+projection do once it is cut into heads, they are tied along one of them: along the inner one, so
+that whole heads live and die, or along the outer one, so that all heads lose the same places. An
+analysis is made for each; what lives by both of them is a box too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from nestedge.axes.planes import compact, meets_others, reduced, varying
+
+Elastic = Literal["outer", "inner"]
+"""Which of the dimensions that a value's units vary along together stays elastic."""
 
 FROZEN = 0
 """The tag of entries that every level has."""
@@ -33,37 +44,27 @@ class Tags:
         return torch.zeros((), dtype=torch.int64).expand(self.shape)
 
 
-def varying(plane: torch.Tensor) -> tuple[int, ...]:
-    """The dimensions along which a plane varies, outermost first."""
-    return tuple(
-        d for d, (n, s) in enumerate(zip(plane.shape, plane.stride(), strict=True)) if n > 1 and s
-    )
-
-
-def compact(plane: torch.Tensor) -> torch.Tensor:
-    """The same plane with stride 0 along every dimension in which it is constant."""
-    for dim in varying(plane):
-        first = plane.narrow(dim, 0, 1)
-        if bool((plane == first).all()):
-            plane = first.expand(plane.shape)
-    return plane
-
-
-def reduced(plane: torch.Tensor) -> torch.Tensor:
-    """The plane with every constant dimension cut to size 1."""
-    for dim, stride in enumerate(plane.stride()):
-        if stride == 0 and plane.shape[dim] > 1:
-            plane = plane.narrow(dim, 0, 1)
-    return plane
-
-
 @dataclass
 class Ties:
-    """The units of one program so far, and which of them are tied."""
+    """The units of one program so far, and which of them are tied.
 
+    Attributes:
+        elastic: which dimension stays elastic where units vary along several.
+        kernels: whether the rings of kernels are elastic.
+        count: how many units there are.
+        pairs: units that are tied, shapes (2, ties).
+        joint: planes that vary along several dimensions.
+        rings: the units of kernels' rings.
+        is_chosen: whether a dimension had to be chosen to stay elastic.
+    """
+
+    elastic: Elastic = "outer"
+    kernels: bool = True
     count: int = 1
     pairs: list[torch.Tensor] = field(default_factory=list)
     joint: list[torch.Tensor] = field(default_factory=list)
+    rings: list[torch.Tensor] = field(default_factory=list)
+    is_chosen: bool = False
 
     def fresh(self, number: int) -> torch.Tensor:
         """New units: shape (number,)."""
@@ -75,7 +76,7 @@ class Ties:
         """The tags of a stored tensor: new units along every dimension longer than 1."""
         planes = []
         for dim, size in enumerate(shape):
-            if size > 1:
+            if size > 1 and 0 not in shape:
                 view = [1] * len(shape)
                 view[dim] = size
                 planes.append(self.fresh(size).view(view).expand(tuple(shape)))
@@ -109,20 +110,24 @@ class Ties:
     def isolate(self, value: Tags, dims: Iterable[int]) -> Tags:
         """The value with every plane that varies along one of `dims` varying along one only.
 
-        A plane that varies along several dimensions (heads and head width) keeps the outermost:
-        whole heads are removed, and their width stays.
+        A plane that varies along several dimensions (heads and head width) keeps the one that
+        stays elastic.
         """
         wanted = {dim % max(1, len(value.shape)) for dim in dims}
-        planes = []
-        for plane in value.planes:
-            inner = varying(plane)[1:]
-            if inner and not wanted.isdisjoint(varying(plane)):
-                plane = self.collapse(plane, inner)
-            planes.append(plane)
+        planes = (
+            plane if wanted.isdisjoint(varying(plane)) else self.collapse(plane)
+            for plane in value.planes
+        )
         return Tags(value.shape, tuple(planes))
 
-    def collapse(self, plane: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:
-        """Tie a plane's units along `dims`, and make it constant there."""
+    def collapse(self, plane: torch.Tensor) -> torch.Tensor:
+        """Tie a plane's units along all dimensions but the one that stays elastic."""
+        dims = varying(plane)
+        self.is_chosen |= len(dims) > 1
+        return self.tied_along(plane, dims[1:] if self.elastic == "outer" else dims[:-1])
+
+    def tied_along(self, plane: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:
+        """Tie a plane's units along some dimensions, and make it constant there."""
         for dim in dims:
             first = plane.narrow(dim, 0, 1)
             self.tie(plane, first)
@@ -145,8 +150,8 @@ class Ties:
     def freeze_dims(self, value: Tags, dims: Iterable[int]) -> Tags:
         """The value with everything that varies along `dims` frozen.
 
-        A plane that varies along other dimensions too stays elastic in the outermost of them: a
-        pixel shuffle's channels do, although each of them has become a patch of pixels.
+        A plane that varies along other dimensions too may stay elastic in one of them: a pixel
+        shuffle's channels do, although each of them has become a patch of pixels.
         """
         frozen = {dim % max(1, len(value.shape)) for dim in dims}
         value = self.isolate(value, frozen)
@@ -162,30 +167,32 @@ class Ties:
         """The tags of an element-wise combination of two values, broadcast.
 
         Units that meet are tied. Where one operand has entries that are always there, the units
-        of the other are frozen; where it is broadcast from size 1, they are free.
+        of the other are frozen; where it is broadcast from size 1, they are free. Heads that meet
+        heads and places keep what stays elastic of both.
         """
         shape = np.broadcast_shapes(one.shape, other.shape)
-        first, second = _spread(one, shape), _spread(other, shape)
+        planes = _spread(one, shape), _spread(other, shape)
+        first, second = (
+            [self.collapse(p) if meets_others(p, others) else p for p in mine]
+            for mine, others in (planes, planes[::-1])
+        )
         matched: set[int] = set()
-        planes = []
+        kept = []
         for plane in first:
-            dims = set(varying(plane))
-            partners = [i for i, q in enumerate(second) if not dims.isdisjoint(varying(q))]
+            partners = [i for i, q in enumerate(second) if varying(plane) == varying(q) != ()]
             for i in partners:
                 self.tie(plane, second[i])
             matched.update(partners)
-            if not partners and _occupies(other, dims, len(shape)):
-                self.freeze(plane)
-                continue
-            planes.append(plane)
-        for i, plane in enumerate(second):
-            if i in matched:
-                continue
-            if _occupies(one, set(varying(plane)), len(shape)):
-                self.freeze(plane)
-                continue
-            planes.append(plane)
-        return self.value(shape, planes)
+            kept.append(plane if partners else self._beside(plane, other))
+        free = (plane for i, plane in enumerate(second) if i not in matched)
+        kept += [self._beside(plane, one) for plane in free]
+        return self.value(shape, kept)
+
+    def _beside(self, plane: torch.Tensor, other: Tags) -> torch.Tensor:
+        """A plane, constant along the dimensions in which another value has entries of its own."""
+        lead = plane.dim() - len(other.shape)
+        dims = varying(plane)
+        return self.tied_along(plane, [d for d in dims if d >= lead and other.shape[d - lead] > 1])
 
     def reduce(self, value: Tags, dims: Iterable[int]) -> Tags:
         """The tags after combining the entries along `dims`, which stay with size 1."""
@@ -217,8 +224,7 @@ class Ties:
     def resolve(self) -> npt.NDArray[np.int64]:
         """The labels, once no value's units vary along two dimensions together.
 
-        A level of such a value would not be a box. The units are tied along the inner
-        dimensions, so that the outermost is the elastic one.
+        A level of such a value would not be a box: one of the dimensions stays elastic.
         """
         label, checked = self.labels(), 0
         while checked < len(self.joint):
@@ -226,10 +232,10 @@ class Ties:
             # may be enough for the next.
             plane = self.joint.pop(0)
             self.joint.append(plane)
-            dims = varying(compact(torch.from_numpy(label)[reduced(plane)]))
+            plane = compact(torch.from_numpy(label)[reduced(plane)])
             checked += 1
-            if len(dims) > 1:
-                self.collapse(reduced(plane), dims[1:])
+            if len(varying(plane)) > 1:
+                self.collapse(plane)
                 label, checked = self.labels(), 0
         return label
 
@@ -243,19 +249,6 @@ def _narrowed(plane: torch.Tensor, dims: Iterable[int]) -> torch.Tensor:
 def _spread(value: Tags, shape: Sequence[int]) -> list[torch.Tensor]:
     """The planes of a value, broadcast to a shape."""
     return [plane.expand(tuple(shape)) for plane in value.planes]
-
-
-def _occupies(value: Tags, dims: set[int], rank: int) -> bool:
-    """Whether a value broadcast to `rank` dimensions has entries of its own along any of `dims`."""
-    lead = rank - len(value.shape)
-    return any(dim >= lead and value.shape[dim - lead] > 1 for dim in dims)
-
-
-def at(units: torch.Tensor, dim: int, shape: Sequence[int]) -> torch.Tensor:
-    """A plane of a shape, varying along one dimension."""
-    view = [1] * len(shape)
-    view[dim] = len(units)
-    return units.view(view).expand(tuple(shape))
 
 
 def inserted(value: Tags, dim: int) -> Tags:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -61,14 +61,6 @@ def reduced_kernel(checkpoint: Mapping[str, torch.Tensor], name: str, size: int)
         flat = _inside(weight, small).flatten(2)
         weight = (flat @ matrix.to(flat).T).reshape(*flat.shape[:2], small, small)
     return weight
-
-
-def kernel_mask(shape: Sequence[int], size: int) -> Mask:
-    """The mask of a weight of that shape, which keeps the inside of its kernel."""
-    kept = torch.zeros(tuple(shape), dtype=torch.bool)
-    _inside(kept, size).fill_(True)
-    mask: Mask = kept.numpy()
-    return mask
 
 
 def has_transforms(checkpoint: Mapping[str, torch.Tensor], name: str) -> bool:

@@ -18,7 +18,7 @@ from torch import nn
 from nestedge.card import Card
 from nestedge.errors import UsageError
 from nestedge.importing.checkpoint import check_complete, exact_units, match_tied, write
-from nestedge.levels import Level, Share
+from nestedge.levels import Level, Share, Units
 from nestedge.model import NestedModel
 from nestedge.nested import nest
 from nestedge.plan import batch_norm_tensors, cut
@@ -216,8 +216,8 @@ def _widths(nested: NestedModel, norms: list[_Norm], index: int) -> dict[str, in
 
 
 def _asked_width(
-    nested: NestedModel, norms: list[_Norm], level: str, width: Share | Mapping[str, Share]
-) -> Mapping[str, Share]:
+    nested: NestedModel, norms: list[_Norm], level: str, width: Share | Mapping[str, Units]
+) -> Mapping[str, Units]:
     """Widths of the axes that no batch norm tells."""
     if isinstance(width, Mapping):
         return width

@@ -19,10 +19,8 @@ from nestedge.errors import UsageError
 from nestedge.importing.checkpoint import check_complete, match_tied, write
 from nestedge.importing.expansions import Expansion, find_expansions
 from nestedge.importing.kernels import (
-    Mask,
     has_transforms,
     is_transform,
-    kernel_mask,
     reduced_kernel,
 )
 from nestedge.levels import Level
@@ -80,9 +78,9 @@ def from_supernet(
     Channels and blocks count as they are stored. Every level starts with the first entries of the
     supernet's batch-norm statistics, which are no subnet's: call `nestedge.recalibrate` next.
 
-    A level's kernel is the inside of the model's, as an element mask. Where the checkpoint has
-    matrices for kernels, a smaller one is made by them: once, where the model's own kernels are
-    smaller than the checkpoint's, but not for one level.
+    A level's kernel is the inside of the model's. Where the checkpoint has matrices for kernels, a
+    smaller one is made by them: once, where the model's own kernels are smaller than the
+    checkpoint's, but not for one level.
 
     Args:
         model: the network of inverted residual blocks at its deepest and widest, plain.
@@ -108,7 +106,7 @@ def from_supernet(
     choices = {name: _choice(name, subnet, stages, blocks) for name, subnet in subnets.items()}
     for name, choice in choices.items():
         width: dict[str, int] = {}
-        masks: dict[str, Mask] = {}
+        kernels: dict[str, int] = {}
         for index, block in enumerate(blocks):
             # Of a block that it leaves out a level has as little as any level, so that they nest.
             others = choices.values() if _is_inside(block, choice.dropped) else [choice]
@@ -119,8 +117,8 @@ def from_supernet(
             if kernel != block.kernel:
                 transformed = has_transforms(checkpoint, sources[block.depthwise])
                 _check_kernel(kernel, block.kernel, transformed=transformed, where=where)
-                masks[block.depthwise] = kernel_mask(block.shape, kernel)
-        nested.add_level(name, Level(width=width, depth=choice.depth, masks=masks))
+                kernels[_kernel_axis(nested, block, where)] = kernel
+        nested.add_level(name, Level(width=width, depth=choice.depth, kernel=kernels or None))
     return nested
 
 
@@ -155,6 +153,15 @@ def _listed(
         names = [item.name for item in of]
         raise UsageError(f"{where}: expected {len(of)} numbers for {names}, found {len(value)}")
     return list(value)
+
+
+def _kernel_axis(nested: NestedModel, block: Expansion, where: str) -> str:
+    for run in nested.nesting.tensors[block.depthwise].dims[2]:
+        if run.axis is not None:
+            return run.axis
+    raise UsageError(
+        f"{where}: its convolution has no padding that a smaller kernel could do without"
+    )
 
 
 def _check_kernel(kernel: int, largest: int, *, transformed: bool, where: str) -> None:

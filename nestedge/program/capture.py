@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from nestedge.errors import UsageError
 from nestedge.program.examples import batch_size, is_batched
+from nestedge.program.inlining import inline
 from nestedge.program.places import InPlaceError, user_line
 from nestedge.program.reading import Capture, read
 from nestedge.program.structure import describe, flatten
@@ -45,6 +46,7 @@ def capture(
     except Exception as error:
         # torch.export raises dozens of types of error, all of them about the user's network.
         raise UsageError(_why_not(error)) from error
+    inline(exported)
     try:
         return read(exported, model, bound, is_dynamic=is_dynamic)
     except InPlaceError:

@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import (
+    ConstantArgument,
     ExportGraphSignature,
     InputKind,
     InputSpec,
@@ -23,7 +24,7 @@ from torch.export.graph_signature import (
 from torch.fx.node import map_arg
 
 from nestedge.program.graph import Node, Program, Ref, Weight, run, substitute
-from nestedge.program.operators import CREATION, SYMBOLIC, resolve
+from nestedge.program.operators import COMPARISON, CREATION, SYMBOLIC, UNARY, resolve
 from nestedge.program.structure import flatten, rebuild
 from nestedge.tree import named, register
 
@@ -57,6 +58,14 @@ class FlatModule(ProgramModule):
         outputs = run(self.program, named(self), leaves)
         names = (name for name, _ in self.program.outputs)
         return dict(zip(names, outputs, strict=True))
+
+
+_OTHERWISE = COMPARISON | {
+    *("aten.to.dtype", "aten.to.dtype_layout", "aten._to_copy.default"),
+    *("aten.contiguous.default", "aten.pow.Scalar"),
+}
+_ALIKE = (UNARY - _OTHERWISE) | {"aten.batch_norm.default"}
+"""Operators whose result has the shape, type and layout of their first argument, a float."""
 
 
 class _Interface(nn.Module):
@@ -109,10 +118,14 @@ class _Writer:
         inputs += list(self._write_inputs())
         for node in self.program.nodes:
             self._write_node(node)
-        results = tuple(self._fx(ref) for _, ref in self.program.outputs)
+        refs = iter([ref for _, ref in self.program.outputs])
+        results = tuple(
+            self._fx(next(refs)) if leaf.kind == "tensor" else leaf.value
+            for leaf in self.program.results.leaves()
+        )
         self.graph.output(results)
         outputs = [
-            OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(node.name), None) for node in results
+            OutputSpec(OutputKind.USER_OUTPUT, _argument(result), None) for result in results
         ]
         stored = named(root)
         roles = {name: self.program.tensors[name].role for name in stored}
@@ -181,7 +194,12 @@ class _Writer:
         # The capture proved that the network takes any batch. Here, without a trace, what a kernel
         # asks about the example batch would become a condition on every batch.
         with mode, enable_python_dispatcher(), mode.shape_env.suppress_guards():
-            value = target(*fake_args, **fake_kwargs)
+            value: Any = (
+                # Known without the dozen operations on symbolic shapes that torch derives it by.
+                torch.empty_like(fake_args[0])
+                if node.op in _ALIKE and not kwargs and fake_args[0].is_floating_point()
+                else target(*fake_args, **fake_kwargs)
+            )
         self._describe(fx_node, value, node)
         if not isinstance(value, (tuple, list)) or node.op in SYMBOLIC:
             self.values[node.output] = fx_node
@@ -201,6 +219,11 @@ class _Writer:
 
     def _fx(self, leaf: Ref | Weight) -> fx.Node:
         return self.weights[leaf.name] if isinstance(leaf, Weight) else self.values[leaf.name]
+
+
+def _argument(result: Any) -> TensorArgument | ConstantArgument:
+    is_tensor = isinstance(result, fx.Node)
+    return TensorArgument(result.name) if is_tensor else ConstantArgument("", result)
 
 
 def _listed(argument: Any) -> Any:

@@ -30,14 +30,14 @@ UNARY = _aten(
     reciprocal relu relu6 round rsqrt selu sigmoid sign silu sin softplus sqrt square tan
     tanh to.dtype to.dtype_layout _to_copy trunc zero zeros_like add.Scalar sub.Scalar
     mul.Scalar div.Scalar pow.Tensor_Scalar rsub.Scalar eq.Scalar ne.Scalar lt.Scalar
-    le.Scalar gt.Scalar ge.Scalar pow.Scalar"""
+    le.Scalar gt.Scalar ge.Scalar pow.Scalar bitwise_not"""
 )
 """Element by element on one tensor."""
 
 COMPARISON = _aten(
     """eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar
     eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor
-    logical_not logical_and logical_or"""
+    logical_not logical_and logical_or bitwise_not bitwise_and.Tensor bitwise_or.Tensor"""
 )
 """Those of the element-wise operators that give truth values."""
 
@@ -45,7 +45,7 @@ JOIN = _aten(
     """add.Tensor sub.Tensor mul.Tensor div.Tensor div.Tensor_mode pow.Tensor_Tensor maximum minimum
     where.self eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor logical_and logical_or
     masked_fill.Scalar masked_fill.Tensor where.ScalarSelf where.ScalarOther where.Scalar
-    lerp.Tensor lerp.Scalar addcmul addcdiv copy"""
+    lerp.Tensor lerp.Scalar addcmul addcdiv copy bitwise_and.Tensor bitwise_or.Tensor"""
 )
 """Element by element on several tensors, broadcast."""
 
@@ -54,17 +54,17 @@ MOVEMENT = _aten(
     squeeze.dim squeeze.dims select.int slice.Tensor narrow chunk split.Tensor split.sizes
     split_with_sizes unbind.int expand expand_as reshape_as repeat movedim.int movedim.intlist roll
     flip swapaxes pixel_shuffle pixel_unshuffle repeat_interleave.self_int tensor_split.indices
-    tensor_split.sections"""
+    tensor_split.sections tile unfold channel_shuffle"""
 )
 """Entries are moved, dropped or repeated, never combined."""
 
 CONVOLUTION = _aten("conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding")
 TRANSPOSED_CONVOLUTION = _aten("conv_transpose1d conv_transpose2d.input conv_transpose3d.input")
 CONTRACTION = _aten("linear matmul mm bmm addmm baddbmm einsum scaled_dot_product_attention")
-NORMALISATION = _aten("batch_norm layer_norm group_norm instance_norm rms_norm prelu")
+NORMALISATION = _aten("batch_norm layer_norm group_norm instance_norm rms_norm prelu _weight_norm")
 REDUCTION = _aten(
     """mean mean.dim sum sum.dim_IntList amax amin var.correction var.dim std.correction std.dim
-    max.dim min.dim argmax argmin linalg_vector_norm logsumexp prod.dim_int"""
+    max.dim min.dim argmax argmin linalg_vector_norm logsumexp prod.dim_int all.dim"""
 )
 """Dimensions are reduced to one number, over the entries that live."""
 
@@ -92,10 +92,17 @@ CREATION = _aten(
 )
 """New tensors, made on the device of the inputs."""
 
+RECURRENT = _aten("lstm.input gru.input")
+
+SCATTER = _aten("scatter.value scatter.src scatter_add")
+"""Entries of one dimension are replaced, or added to, by their index in it."""
+
+ORDER = _aten("topk sort argsort")
+"""Entries of one dimension by how large they are."""
+
 OTHER = _aten(
-    """cat stack pad embedding index_select index.Tensor slice_scatter select_scatter
-    grid_sampler im2col meshgrid
-    meshgrid.indexing"""
+    """cat stack pad embedding index_select index.Tensor gather slice_scatter select_scatter diff
+    outer grid_sampler im2col col2im meshgrid meshgrid.indexing"""
 )
 
 IN_PLACE = _aten("add_.Tensor")
@@ -124,6 +131,9 @@ ALLOWED = frozenset().union(
     ALONG,
     SPATIAL,
     CREATION,
+    RECURRENT,
+    SCATTER,
+    ORDER,
     OTHER,
     IN_PLACE,
     SYMBOLIC,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,25 +27,9 @@ from nestedge.program.graph import (
 )
 from nestedge.program.operators import ALLOWED, IN_PLACE, MOVEMENT
 from nestedge.program.places import InPlaceError, no_rule, place_of, user_line
+from nestedge.program.spelling import arguments_of, is_check, is_in_place, operator_name
 from nestedge.program.structure import describe, flatten
 
-# A view becomes a reshape: a slice of a weight is not contiguous, a shuffled value may not be.
-_RENAMED = {
-    "aten.view.default": "aten.reshape.default",
-    "aten._unsafe_view.default": "aten.reshape.default",
-    "aten.view_as.default": "aten.reshape_as.default",
-    "aten.lift_fresh_copy.default": "aten.clone.default",
-    "aten.detach_.default": "aten.detach.default",
-    "aten.constant_pad_nd.default": "aten.pad.default",
-    "aten._native_batch_norm_legit_no_training.default": "aten.batch_norm.default",
-    "add": "sym.add",
-    "sub": "sym.sub",
-    "mul": "sym.mul",
-    "floordiv": "sym.floordiv",
-    "mod": "sym.mod",
-    "neg": "sym.neg",
-}
-_CHECKS = ("aten._assert", "aten.sym_constrain", "_assert", "aten.sym_constrain_range")
 _ALIASING = MOVEMENT | {
     "aten.contiguous.default",
     "aten.alias.default",
@@ -109,12 +94,8 @@ class _Reader:
     def read(self) -> Capture:
         self._read_tensors()
         inputs = self._read_inputs()
-        nodes = [
-            node
-            for fx in self.exported.graph.nodes
-            if fx.op == "call_function"
-            for node in self._read_node(fx)
-        ]
+        called = [fx for fx in self.exported.graph.nodes if fx.op == "call_function"]
+        nodes = [node for fx in _needed(called) for node in self._read_node(fx)]
         results, outputs = self._read_outputs()
         arguments = describe(self.bound, "", what="input")
         program = Program(
@@ -173,15 +154,13 @@ class _Reader:
         return (None, *shape[1:]) if self.is_dynamic and is_batched(value, batch) else shape
 
     def _read_node(self, fx: FxNode) -> list[Node]:
-        name = _operator_name(fx)
-        if name.startswith(_CHECKS):
-            return []
+        name = operator_name(fx)
         if name == "getitem":
             source, index = fx.args
             assert isinstance(source, FxNode)
             self.renamed[fx] = Ref(f"{self._value(source)}:{index}")
             return []
-        if _is_in_place(fx):
+        if is_in_place(fx):
             name = self._functional(fx, name)
         if name not in ALLOWED:
             raise UsageError(no_rule(fx, name))
@@ -190,8 +169,9 @@ class _Reader:
     def _node(self, fx: FxNode, name: str) -> Node:
         scope = self._read_scope(fx)
         self.roots[fx] = self._root_of(fx, name)
-        args = tuple(self._argument(arg) for arg in fx.args)
-        kwargs = {k: self._argument(v) for k, v in fx.kwargs.items() if k not in _IGNORED_KWARGS}
+        given, named = arguments_of(fx)
+        args = tuple(self._argument(arg) for arg in given)
+        kwargs = {k: self._argument(v) for k, v in named.items() if k not in _IGNORED_KWARGS}
         value = fx.meta.get("val")
         outputs: tuple[str, ...] = (self._value(fx),)
         if "_native_batch_norm" in str(fx.target):
@@ -208,7 +188,7 @@ class _Reader:
 
     def _root_of(self, fx: FxNode, name: str) -> FxNode:
         source = fx.args[0] if fx.args else None
-        if isinstance(source, FxNode) and (name in _ALIASING or _is_in_place(fx)):
+        if isinstance(source, FxNode) and (name in _ALIASING or is_in_place(fx)):
             return self.roots.get(source, source)
         return fx
 
@@ -237,7 +217,7 @@ class _Reader:
     def _rename_mutated(self, fx: FxNode) -> None:
         target = fx.args[0] if fx.args else None
         stored = isinstance(target, FxNode) and isinstance(self.renamed.get(target), Weight)
-        if _is_in_place(fx) and isinstance(target, FxNode) and not stored:
+        if is_in_place(fx) and isinstance(target, FxNode) and not stored:
             self.renamed[target] = Ref(self._value(fx))
 
     def _value(self, fx: FxNode) -> str:
@@ -269,12 +249,10 @@ class _Reader:
         for spec in self.exported.graph_signature.output_specs:
             if spec.kind != OutputKind.USER_OUTPUT:
                 continue
-            if hasattr(spec.arg, "name") and isinstance(
-                nodes[spec.arg.name].meta["val"], torch.Tensor
-            ):
-                refs.append(nodes[spec.arg.name])
-            elif isinstance(spec.arg, ConstantArgument):
+            if isinstance(spec.arg, ConstantArgument):
                 refs.append(spec.arg.value)
+            elif isinstance(nodes[spec.arg.name].meta["val"], torch.Tensor):
+                refs.append(nodes[spec.arg.name])
             else:
                 raise UsageError("the network returns a size; return tensors only")
         # Meta tensors stand for the outputs, so that their nesting gets its names.
@@ -290,11 +268,13 @@ class _Reader:
         return results, tuple(zip(results.names(), values, strict=True))
 
 
-def _is_in_place(fx: FxNode) -> bool:
-    name = _operator_name(fx)
-    return name.startswith("aten.") and name.split(".")[1].endswith("_")
-
-
-def _operator_name(fx: FxNode) -> str:
-    name = str(fx.target) if isinstance(fx.target, torch._ops.OpOverload) else fx.target.__name__  # type: ignore[union-attr]
-    return _RENAMED.get(name, name)
+def _needed(called: Sequence[FxNode]) -> list[FxNode]:
+    """The operator calls that more than a check depends on."""
+    needed: set[FxNode] = set()
+    kept: list[FxNode] = []
+    for fx in reversed(called):
+        is_read = fx in needed or any(user.op == "output" for user in fx.users)
+        if not is_check(fx) and (is_read or is_in_place(fx)):
+            kept.append(fx)
+            needed.update(fx.all_input_nodes)
+    return kept[::-1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,10 +39,14 @@ class Structure:
 
     def names(self) -> Iterator[str]:
         """The names of the tensors, in order."""
-        if self.kind == "tensor":
-            yield self.name
+        return (leaf.name for leaf in self.leaves() if leaf.kind == "tensor")
+
+    def leaves(self) -> Iterator[Structure]:
+        """The tensors and constants, in order."""
+        if self.kind in ("tensor", "constant"):
+            yield self
         for item in self.items:
-            yield from item.names()
+            yield from item.leaves()
 
 
 def describe(value: Any, name: str, *, what: str) -> Structure:
@@ -54,7 +57,8 @@ def describe(value: Any, name: str, *, what: str) -> Structure:
 
     Args:
         value: tensors, and None, bools, numbers and strings, in dicts with string keys, lists
-            and tuples.
+            and tuples, or in classes of the user's that are one of these: what stands in them is
+            the same, but a program gives the plain kind.
         name: the name of the value. A bare tensor has it as its own.
         what: "input" or "output", for the error.
 
@@ -74,12 +78,12 @@ def _described(value: Any, name: str, what: str) -> Structure:
         return Structure("tensor", name=name)
     if value is None or isinstance(value, (bool, int, float, str)):
         return Structure("constant", value=value)
-    if type(value) in (dict, OrderedDict) and all(isinstance(key, str) for key in value):
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         items = tuple(_described(v, _join(name, k), what) for k, v in value.items())
         return Structure("dict", keys=tuple(value), items=items)
-    if type(value) in (list, tuple):
+    if isinstance(value, (list, tuple)):
         items = tuple(_described(v, _join(name, str(i)), what) for i, v in enumerate(value))
-        return Structure("list" if type(value) is list else "tuple", items=items)
+        return Structure("list" if isinstance(value, list) else "tuple", items=items)
     raise UsageError(
         f"{what} {name!r} is a {type(value).__name__}; expected tensors in dicts with string keys, "
         "lists and tuples: wrap the network in a module that takes and returns those"

@@ -34,6 +34,7 @@ UNARY: dict[str, Callable[[Any], Any]] = {
     "zero": aten.zero,
     "dropout": lambda x: F.dropout(F.dropout2d(x, training=False), training=False),
     "dtypes": lambda x: x.to(torch.float32).to(x.dtype) + aten.to.dtype_layout(x, dtype=x.dtype),
+    "bitwise_not": lambda x: aten.bitwise_not(x > 0).double(),
     "copies": lambda x: aten._to_copy(x, dtype=torch.float32).to(x.dtype),
     "scalars": lambda x: aten.rsub(((x + 1 - 0.5) * 2 / 3) ** 2, 1) + 2 ** x.tanh(),
     "scalar arithmetic": lambda x: aten.div.Scalar(
@@ -64,6 +65,7 @@ JOIN: dict[str, Callable[[Any, Any], Any]] = {
     "comparisons": lambda x, y: (
         (x == y).double() + 2 * (x != y) + 3 * (x < y) + 4 * (x <= y) + 5 * (x > y) + 6 * (x >= y)
     ),
+    "bits": lambda x, y: ((x > 0) & (y > 0)).double() + 2 * ((x > 0) | (y < 0)),
     "copy": lambda x, y: aten.copy(x, y.relu()),
     "lerp": lambda x, y: torch.lerp(x, y, 0.3) + torch.lerp(x, y, y.sigmoid()),
     "addc": lambda x, y: torch.addcmul(x, x, y) + torch.addcdiv(x, x, y.square() + 1),
@@ -95,11 +97,10 @@ def _gated(c: int) -> nn.Module:
     return Op(apply, k=nn.Conv2d(c, 2 * c, 1))
 
 
-def _embedded(c: int) -> nn.Module:
+def _differences(c: int) -> nn.Module:
     return Op(
-        lambda s, x: x + s.table(s.ids).t().unsqueeze(-1),
-        table=nn.Embedding(7, c),
-        ids=torch.tensor([1, 4, 2, 6]),
+        lambda s, x: x.diff(dim=2, prepend=s.first.expand(x.shape[0], -1, -1, -1)),
+        first=torch.rand(1, c, 1, 4).double(),
     )
 
 
@@ -122,6 +123,16 @@ def _places(x: torch.Tensor) -> torch.Tensor:
     row = torch.linspace(-1, 1, 3, dtype=x.dtype)
     grid = torch.stack(torch.meshgrid(row, row, indexing="ij"), -1)
     return grid.expand(x.shape[0], 3, 3, 2)
+
+
+def _sampled_by_heads(c: int) -> nn.Module:
+    def apply(s: Any, x: torch.Tensor) -> torch.Tensor:
+        heads = x.reshape(x.shape[0] * (c // 4), 4, 4, 4)
+        places = s.places(x).reshape(x.shape[0] * (c // 4), 2, 4, 4).tanh()
+        found = F.grid_sample(heads, places.permute(0, 2, 3, 1), align_corners=False)
+        return found.reshape(x.shape[0], c, 4, 4)
+
+    return Op(apply, places=nn.Conv2d(c, c // 2, 1))
 
 
 ELEMENTWISE = {
@@ -179,6 +190,18 @@ ELEMENTWISE = {
 }
 
 MOVEMENTS = {
+    "differences": Case(_differences),
+    "differences of channels": Case(op(lambda x: x.diff(dim=1)), kept="all"),
+    "outer": Case(
+        lambda c: Op(
+            lambda s, x: x * torch.outer(s.down, s.right).unsqueeze(-1),
+            down=torch.rand(c).double(),
+            right=torch.rand(4).double(),
+        )
+    ),
+    "tile": Case(op(lambda x: x.tile(1, 2, 1, 1))),
+    "windows": Case(op(lambda x: x.unfold(2, 2, 1).mean(-1))),
+    "windows of channels": Case(op(lambda x: x.unfold(1, 4, 4).mean(-1)), kept="all"),
     "concat of three": Case(op(lambda x: torch.cat([x, x.relu(), -x], 1))),
     "concat of tokens": Case(op(lambda x: torch.cat([x, x.relu()], 3))),
     "repeat_interleave": Case(op(lambda x: x.repeat_interleave(2, 1) * 0.5)),
@@ -196,23 +219,9 @@ MOVEMENTS = {
     "slice_scatter of pixels": Case(op(lambda x: x.slice_scatter(x[:, :, :2].relu(), 2, 0, 4, 2))),
     "select_scatter": Case(op(lambda x: x.select_scatter(x[:, :, 1].relu(), 2, -1))),
     "slices changed in place": Case(op(lambda x: _changed(x * 1))),
-    "index": Case(op(lambda x: x[:, :, torch.tensor([[1, 0], [3, 2]]), torch.tensor([0, 2])])),
-    "index of a table": Case(
-        lambda c: Op(
-            lambda s, x: x + s.table[s.ids].t().unsqueeze(-1),
-            table=nn.Parameter(torch.rand(7, c, dtype=torch.float64)),
-            ids=torch.tensor([1, 4, 2, 6]),
-        )
-    ),
-    "index apart": Case(
-        lambda c: Op(
-            lambda s, x: x + s.table[s.ids, :, s.ids].t().unsqueeze(-1),
-            table=nn.Parameter(torch.rand(4, c, 4, dtype=torch.float64)),
-            ids=torch.tensor([1, 3, 2, 0]),
-        )
-    ),
     "patches": Case(op(lambda x: F.unfold(x, (2, 3), padding=1).unsqueeze(-1))),
     "grid_sample": Case(op(lambda x: F.grid_sample(x, _places(x), align_corners=False))),
+    "grid_sample of heads": Case(_sampled_by_heads),
     "stack": Case(op(lambda x: torch.stack([x, x.relu(), -x], 2).sum(2))),
     "stack in front": Case(op(lambda x: torch.stack([x, x.relu()], 1).flatten(1, 2))),
     "chunk": Case(_gated),
@@ -278,21 +287,14 @@ MOVEMENTS = {
     "flip": Case(op(lambda x: x.flip(1)), kept="some"),
     "roll": Case(op(lambda x: x.roll(1, 1)), kept="all"),
     "roll of pixels": Case(op(lambda x: x.roll((1, -1), (2, 3)).flip(3))),
-    "index_select": Case(
-        lambda c: Op(lambda s, x: x.index_select(2, s.rows), rows=torch.tensor([2, 0, 1]))
-    ),
-    "index_select of channels": Case(
-        lambda c: Op(lambda s, x: x.index_select(1, s.order), order=torch.arange(c).flip(0)),
-        kept="some",
-    ),
     "pixel_shuffle": Case(lambda c: nn.PixelShuffle(2)),
     "pixel_unshuffle": Case(lambda c: nn.PixelUnshuffle(2)),
     "channel shuffle": Case(sized(_shuffled), kept="some"),
+    "channel_shuffle": Case(op(lambda x: F.channel_shuffle(x, 4))),
     "pad": Case(sized(lambda x, c: F.pad(x, (1, 1, 0, 0, c // 2, c)) * 2)),
     "crop": Case(sized(lambda x, c: F.pad(x, (-1, 0, 0, 0, -c // 4, -c // 4)))),
     "reflect": Case(op(lambda x: F.pad(x, (1, 1, 2, 1), mode="reflect"))),
     "expand": Case(sized(lambda x, c: x.mean(1, keepdim=True).expand(-1, c, -1, -1))),
     "expand_as": Case(op(lambda x: x * x.mean(1, keepdim=True).sigmoid().expand_as(x))),
     "repeat": Case(op(lambda x: x.repeat(1, 2, 1, 1))),
-    "embedding": Case(_embedded),
 }

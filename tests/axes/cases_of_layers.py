@@ -77,7 +77,27 @@ def _summed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return named + behind * 2 + implied + outer.mean(-1)[:, :, None, None]
 
 
+def _recurrent(c: int) -> nn.Module:
+    """Two layers of two directions with biases, and one of each without."""
+
+    def apply(s: Any, x: torch.Tensor) -> torch.Tensor:
+        both = s.lstm(tokens(x))[0]
+        found, (_, state) = s.back(s.gru(both)[0])
+        result: torch.Tensor = found + state[0].unsqueeze(1)
+        return result
+
+    return Op(
+        apply,
+        lstm=nn.LSTM(c, c // 2, num_layers=2, bidirectional=True, batch_first=True),
+        gru=nn.GRU(c, 2 * c, bias=False, batch_first=True),
+        back=nn.LSTM(2 * c, c, batch_first=True),
+    )
+
+
 LAYERS = {
+    "recurrent": Case(_recurrent, head="linear"),
+    "weight norm": Case(lambda c: nn.utils.parametrizations.weight_norm(nn.Conv2d(c, c, 3))),
+    "patches added up": Case(op(lambda x: F.fold(x.flatten(2), (8, 8), (2, 2), stride=2))),
     "einsum": Case(
         lambda c: Op(
             lambda s, x: _summed(x, s.w),
@@ -175,6 +195,9 @@ REDUCTIONS = {
     "min of pixels": Case(op(lambda x: x * x.min(2, keepdim=True)[0])),
     "argmax": Case(op(lambda x: x * x.argmax(1, keepdim=True)), kept="all"),
     "argmin of pixels": Case(op(lambda x: x * x.argmin(3, keepdim=True))),
+    "all": Case(
+        op(lambda x: x * (x > -1).all(1, keepdim=True) + (x > -0.5).all(2, keepdim=True).double())
+    ),
     "softmax": Case(op(lambda x: x.softmax(1) + x.log_softmax(2))),
     "cumsum": Case(op(lambda x: x.cumsum(1))),
     "outputs": Case(op(lambda x: x.relu()), head="none", kept="all"),

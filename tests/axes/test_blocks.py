@@ -188,3 +188,52 @@ def test_a_level_keeps_the_first_blocks() -> None:
         torch.testing.assert_close(nested(images), model[4](model[1](model[0](images))))
     assert nested.nesting.uses("one", "3.layer.weight") is None
     assert nested.nesting.uses("one", "1.layer.weight") is not None
+
+
+class Masked(nn.Module):
+    """A residual block that is told which tokens there are, as a row of them is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Shape (batch, 8), as `x`."""
+        y: torch.Tensor = x + self.layer(x) * mask
+        return y
+
+
+class Row(nn.Module):
+    """Blocks that all read one mask, or the second only, which is worked out for it."""
+
+    def __init__(self, *, shared: bool) -> None:
+        super().__init__()
+        self.shared = shared
+        self.mask = nn.Linear(8, 8)
+        self.blocks = nn.ModuleList(Masked() for _ in range(3))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape (batch, 2) for `x` of shape (batch, 8)."""
+        mask, ones = self.mask(x), torch.ones_like(x)
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask if self.shared or i == 1 else ones)
+        y: torch.Tensor = self.head(x)
+        return y
+
+
+def test_a_mask_that_all_blocks_read_is_nothing_that_passes_through_them() -> None:
+    vectors = torch.randn(2, 8)
+    model = Row(shared=True)
+    (stage,) = find_stages(_program(model, vectors))
+    assert list(stage.removable) == ["blocks.0", "blocks.1", "blocks.2"]
+    redraw(model, seed=0)
+    nested = nest(model, vectors, {"small": Level(depth=(1,))})
+    del model.blocks[1:]
+    with nested.at("small"):
+        torch.testing.assert_close(nested(vectors), model(vectors))
+
+
+def test_a_block_is_not_left_out_when_something_is_worked_out_for_it_alone() -> None:
+    stages = find_stages(_program(Row(shared=False), torch.randn(2, 8)))
+    assert [path for stage in stages for path in stage.removable] == ["blocks.0", "blocks.2"]

@@ -10,14 +10,17 @@ from torch import nn
 from nestedge.cost import count_parameters
 from nestedge.errors import UsageError
 from nestedge.intervals import entries
+from nestedge.levels import Level
 from nestedge.materialization import materialize, state_dict
-from nestedge.nested import NestedModel, nest
+from nestedge.nested import Card, NestedModel, nest
 from nestedge.program import operators
+from nestedge.tree import named
 from tests.axes.cases_of_entries import ELEMENTWISE, MOVEMENTS
+from tests.axes.cases_of_indexing import INDEXING
 from tests.axes.cases_of_layers import LAYERS, REDUCTIONS, SPATIAL
 from tests.axes.small import WIDTHS, Case, distance, nested_case, op, tiny
 
-CASES = {**ELEMENTWISE, **MOVEMENTS, **LAYERS, **REDUCTIONS, **SPATIAL}
+CASES = {**ELEMENTWISE, **INDEXING, **MOVEMENTS, **LAYERS, **REDUCTIONS, **SPATIAL}
 
 ZERO_NEUTRAL = (
     "in place",
@@ -28,6 +31,9 @@ ZERO_NEUTRAL = (
     "flatten",
     "flip",
     "channel shuffle",
+    "channel_shuffle",
+    "gather",
+    "patches added up",
     "pixel_shuffle",
     "pixel_unshuffle",
     "repeat",
@@ -82,6 +88,21 @@ def test_a_materialised_level_is_the_level(name: str) -> None:
     assert distance(found, _run(nested, "quarter", case.x)) < 1e-9
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_every_axis_may_have_a_width_of_its_own(name: str) -> None:
+    # At one width for all, sizes fit even where two axes should have been one.
+    case, full = CASES[name], nested_case(CASES[name])
+    axes = [axis for axis, found in full.nesting.axes.items() if found.kind == "width"]
+    shares = {axis: (0.25, 0.5, 0.75)[i % 3] for i, axis in enumerate(axes)}
+    nested = NestedModel(
+        full.elastic, named(full.shared), examples=full.examples, card=Card(divisor=1)
+    )
+    nested.add_level("uneven", Level(width=shares))
+    with torch.no_grad():
+        found = materialize(nested, "uneven").module()(case.x)
+    assert distance(found, _run(nested, "uneven", case.x)) < 1e-9
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kept != "all"])
 def test_a_level_has_fewer_weights(name: str) -> None:
     nested = nested_case(CASES[name])
@@ -120,9 +141,9 @@ def test_every_operator_of_the_allow_list_is_in_a_case() -> None:
     assert operators.ALLOWED - found == set(UNCALLABLE)
 
 
-class _Sorting(nn.Module):
+class _Inverse(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.sort(1)[0]
+        return x.erfinv()
 
 
 class _Unbatched(nn.Module):
@@ -143,7 +164,7 @@ class _SharedKeys(nn.Module):
 
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "no rule": (_Sorting(), r"no rule for operator aten\.sort\.default \(.*x\.sort\(1\)"),
+    "no rule": (_Inverse(), r"no rule for operator aten\.erfinv\.default \(.*x\.erfinv\(\)"),
     "no batch": (_Unbatched(), r"aten\.conv2d\.default without a batch.*\(.*self\.conv\(x\.mean"),
     "shared keys": (_SharedKeys(), r"enable_gqa; repeat keys.*\(.*enable_gqa=True\)"),
 }

@@ -6,17 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestedge.axes.tags import (
-    FROZEN,
-    Tags,
-    Ties,
-    at,
-    compact,
-    inserted,
-    reduced,
-    squeezed,
-    varying,
-)
+from nestedge.axes.planes import at, compact, reduced, varying
+from nestedge.axes.tags import FROZEN, Tags, Ties, inserted, squeezed
 
 
 def _along(ties: Ties, size: int, dim: int, shape: tuple[int, ...]) -> Tags:

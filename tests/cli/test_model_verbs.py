@@ -65,7 +65,7 @@ def test_inspect_shows_sizes_order_and_what_masks_leave(path: Path) -> None:
     assert lines[0].split() == ["level", "parameters", "share", "MACs", "blocks", "inside"]
     assert lines[1].split()[0] == "small"
     assert "full" in lines[1].split(" - ")[-1]
-    assert "a partial order, proved on 2 axes" in result.stdout
+    assert "a partial order, proved on 3 axes" in result.stdout
     assert "sparse: dead through masks and removed: 4 of 0" in result.stdout
     assert "sparse: 4 of 0 constant, kept: the padding of 3 would meet it" in result.stdout
     assert "sparse: no multiple of 8 outputs in 0 (12)" in result.stdout

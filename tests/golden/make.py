@@ -1,8 +1,9 @@
-"""Makes format2.nest and the outputs it is to give: run once when a format version is released.
+"""Makes format3.nest and the outputs it is to give: run once when a format version is released.
 
 A golden file is never made anew: files that users have must load for as long as nestedge does. A
-new format version adds a file, of the same network and what is new. format1.nest is the network
-without calibration data, as the nestedge that wrote format 1 saved it.
+new format version adds a file, of a network with what is new. format1.nest is that of `network`
+without calibration data, format2.nest with it, as the nestedge of that version saved them;
+format3.nest is that of `fine`.
 
     python -m tests.golden.make
 """
@@ -10,6 +11,7 @@ without calibration data, as the nestedge that wrote format 1 saved it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,26 +104,58 @@ def calibrated() -> NestedModel:
     return nested
 
 
-def outputs(nested: NestedModel) -> dict[str, Tensor]:
+class Fine(nn.Module):
+    """What levels may have less of since format 3: kernels, places in groups, branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 5, padding=2)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.experts = nn.ModuleList(nn.Conv2d(16, 16, 1) for _ in range(3))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (batch, 4) for images of shape (batch, 3, 8, 8)."""
+        x = F.relu(self.grouped(F.relu(self.stem(x))))
+        mixed = self.experts[0](x) + self.experts[1](x) + self.experts[2](x)
+        logits: Tensor = self.head(mixed.mean((2, 3)))
+        return logits
+
+
+def fine() -> NestedModel:
+    """The network of `Fine`, with a level of each choice and one of all of them."""
+    model = Fine()
+    redraw(model, seed=0)
+    levels = {
+        "all": Level({"*": 0.5}, kernel=3, head_width={"*": 2}, branches={"*": [0, 2]}),
+        "kernel": Level(kernel={"stem*": 1}),
+        "places": Level(head_width={"*": [0, 3]}),
+        "branches": Level(branches=0.5),
+    }
+    return nest(model, inputs()[0], levels, card=Card(divisor=4))
+
+
+def outputs(nested: NestedModel, *given: object) -> dict[str, Tensor]:
     """What every level gives in evaluation mode, and the full network in training mode."""
-    image, where = inputs()
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         for level in nested.eval().levels:
             with nested.at(level):
-                found |= _flat(nested(image, where), level)
-        found |= _flat(nested.train()(image, where), "train")
+                found |= _flat(nested(*given), level)
+        found |= _flat(nested.train()(*given), "train")
     return found
 
 
-def _flat(output: dict[str, dict[str, list[Tensor]]], level: str) -> dict[str, Tensor]:
+def _flat(output: Any, level: str) -> dict[str, Tensor]:
+    if isinstance(output, Tensor):
+        return {f"{level}/logits": output}
     more = output["more"]
     tensors = {"logits": output["logits"], "energy": more["energy"]}
     tensors |= {f"pair.{i}": tensor for i, tensor in enumerate(more["pair"])}
-    return {f"{level}/{name}": tensor for name, tensor in tensors.items()}  # type: ignore[misc]
+    return {f"{level}/{name}": tensor for name, tensor in tensors.items()}
 
 
 if __name__ == "__main__":
-    made = calibrated()
-    save(made, FOLDER / "format2.nest")
-    save_file(outputs(made), FOLDER / "format2.safetensors")
+    made = fine()
+    save(made, FOLDER / "format3.nest")
+    save_file(outputs(made, inputs()[0]), FOLDER / "format3.safetensors")

@@ -119,7 +119,8 @@ def test_biases_are_whole_numbers_of_the_steps_of_their_layer(case: Case) -> Non
     assert any(constant.name.endswith("bias_quantized") for constant in biases)
     for constant in biases:
         assert constant.expression is not None
-    (bias,) = [c for c in biases if c.name in ("conv1.bias_quantized", "conv.bias_quantized")]
+    names = [f"{layer}.bias_quantized" for layer in ("conv1", "conv", "stem")]
+    bias = next(constant for name in names for constant in biases if constant.name == name)
     assert bias.expression is not None
     assert bias.expression.op == "quantize"
     # The scale of its weight, times a number for the range of the layer's input.

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from nestedge.errors import UsageError
 from nestedge.materialization import materialize
@@ -39,6 +40,48 @@ def test_an_ordered_dict_is_a_dict() -> None:
     found = materialize(nested, "half").module()(x)
     assert list(found) == ["out", "mean"]
     assert torch.equal(found["out"], _level(nested, x)["out"])
+
+
+class Pair(NamedTuple):
+    """An output of a class of the user's."""
+
+    found: Tensor
+    mean: Tensor
+
+
+class Output(OrderedDict[str, Any]):
+    """Another one, that leaves out what is not there, as those of text networks do."""
+
+
+pytree.register_pytree_node(
+    Output,
+    lambda value: (list(value.values()), list(value)),
+    lambda values, keys: Output(zip(keys, values, strict=True)),
+    serialized_type_name="tests.program.test_capture.Output",
+)
+
+
+class Paired(nn.Module):
+    """Gives outputs in classes of the user's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+        self.head = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Output:
+        features = self.conv(x)
+        return Output(pair=Pair(self.head(features), features.mean((1, 2, 3))), kind="pair")
+
+
+def test_outputs_in_classes_of_the_users_are_dicts_and_tuples(tmp_path: Any) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    nest(Paired(), x, LEVELS).save(tmp_path / "net.nest")
+    nested = load(tmp_path / "net.nest")
+    found, expected = materialize(nested, "half").module()(x), _level(nested, x)
+    assert (type(found), type(found["pair"]), found["kind"]) == (dict, tuple, "pair")
+    for one, other in zip(found["pair"], expected["pair"], strict=True):
+        assert torch.equal(one, other)
 
 
 class Dashed(nn.Module):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nestedge.errors import MissingDependencyError, did_you_mean
 
 if TYPE_CHECKING:
+    from nestedge.devices.widths import width_multiple
     from nestedge.importing import (
         Subnet,
         from_masks,
@@ -44,6 +45,7 @@ __all__ = [
     "nest",
     "recalibrate",
     "state_dict",
+    "width_multiple",
 ]
 
 __version__ = "0.1.0"
@@ -64,6 +66,7 @@ _HOMES = {
     "nest": "nestedge.nested",
     "recalibrate": "nestedge.training.recalibration",
     "state_dict": "nestedge.materialization",
+    "width_multiple": "nestedge.devices.widths",
 }
 
 

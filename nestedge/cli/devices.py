@@ -74,7 +74,8 @@ def detect_device(as_json: bool) -> None:
 def _text(profile: DeviceProfile) -> str:
     lines = [f"{profile.id}: {profile.name} ({profile.kind})"]
     lines += [f"known by {key}: {' or '.join(values)}" for key, values in profile.match.items()]
-    return "\n".join([*lines, "", _runtimes(profile.targets), "", _figures(profile.figures)])
+    tables = [_runtimes(profile.targets), _multiples(profile.targets), _figures(profile.figures)]
+    return "\n".join(lines) + "".join(f"\n\n{rows}" for rows in tables if rows)
 
 
 def _runtimes(targets: Sequence[Target]) -> str:
@@ -91,6 +92,17 @@ def _runtimes(targets: Sequence[Target]) -> str:
         for target in targets
     ]
     return table(("runtime", "versions", "precisions", "confidence", "source"), rows)
+
+
+def _multiples(targets: Sequence[Target]) -> str:
+    """What widths are best a multiple of; empty where nothing is known of it."""
+    rows = [
+        (target.runtime, precision, str(known.value), known.confidence, known.source)
+        for target in targets
+        for precision, known in target.multiples.items()
+    ]
+    header = ("runtime", "precision", "outputs at once", "confidence", "source")
+    return table(header, rows) if rows else ""
 
 
 def _figures(figures: Mapping[str, Figure]) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 import click
 
 from nestedge.cli.text import json_option, print_json, table
+from nestedge.devices.library import load_profile
+from nestedge.devices.widths import DeviceMultiple, find_multiple
+from nestedge.errors import UsageError
 from nestedge.inspection import VECTOR, Inspection, LevelReport, inspect
 from nestedge.nestfile import load
 
@@ -21,16 +24,63 @@ from nestedge.nestfile import load
     help="List the layers whose width is no multiple of this, which gains nothing over the next "
     f"one: 8, 16 or 32 by runtime and precision. Without it they are named for {VECTOR}.",
 )
+@click.option(
+    "-d",
+    "--device",
+    help="List them for the multiple that this device has: a known id, or the path of a profile.",
+)
+@click.option("-r", "--runtime", help="Of the device; without it the first one of its profile.")
+@click.option(
+    "-p",
+    "--precision",
+    help="fp32, fp16 or int8; without it the one of the largest multiple, which suits the others.",
+)
 @json_option
-def command(model: Path, multiple: int | None, as_json: bool) -> None:
+def command(
+    model: Path,
+    *,
+    multiple: int | None,
+    device: str | None,
+    runtime: str | None,
+    precision: str | None,
+    as_json: bool,
+) -> None:
     """Show the levels of MODEL.nest: what they cost, how they nest, where a width is wasted."""
-    found = inspect(load(model), multiple=multiple or VECTOR)
+    known = _known(device, multiple, runtime=runtime, precision=precision)
+    found = inspect(load(model), multiple=known.multiple.value if known else multiple or VECTOR)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(found) | {"multiple_of": None if known is None else asdict(known)})
         return
     click.echo(_text(found))
-    if multiple is not None:
+    if known is not None:
+        click.echo(f"\n{_origin(known)}")
+    if known is not None or multiple is not None:
         click.echo(f"\n{_widths(found)}")
+
+
+def _known(
+    device: str | None, multiple: int | None, *, runtime: str | None, precision: str | None
+) -> DeviceMultiple | None:
+    """The multiple of the device that was asked for; None where none was.
+
+    Raises:
+        UsageError: options that do not go together, or what `find_multiple` refuses.
+    """
+    if device is None:
+        if runtime is not None or precision is not None:
+            raise UsageError("--runtime and --precision say which multiple of a --device; give one")
+        return None
+    if multiple is not None:
+        raise UsageError("--device says its own multiple; give no --multiple")
+    return find_multiple(load_profile(device), runtime=runtime, precision=precision)
+
+
+def _origin(known: DeviceMultiple) -> str:
+    multiple = known.multiple
+    return (
+        f"{known.device}, {known.runtime} in {known.precision}: {multiple.value} outputs at once\n"
+        f"({multiple.confidence}: {multiple.source})"
+    )
 
 
 def _text(found: Inspection) -> str:
@@ -60,6 +110,9 @@ def _text(found: Inspection) -> str:
 
 def _notes(found: Inspection, name: str, level: LevelReport) -> Iterator[str]:
     """What else there is to say about a level, a line each."""
+    if level.finer:
+        finer = ", ".join(f"{n} of {all_} of {a}" for a, (n, all_) in list(level.finer.items())[:6])
+        yield f"{name}: {finer}{_more(level.finer)}"
     if level.wasted:
         layers = ", ".join(f"{wasted.layer} ({wasted.width})" for wasted in level.wasted[:6])
         yield f"{name}: no multiple of {found.multiple} outputs in {layers}{_more(level.wasted)}"

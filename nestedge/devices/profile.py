@@ -2,13 +2,14 @@
 
 A profile has one shape, as TOML and as JSON, so that one reader checks both: sections of figures,
 each `{ value = ..., source = "...", confidence = "high" }`, and one `[[runtime]]` for each sort of
-artifact. What is unknown is left out: a zero would be believed.
+artifact, with the widths that its hardware works on at once. What is unknown is left out: a zero
+would be believed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from nestedge.documents import Value
@@ -39,6 +40,23 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class WidthMultiple:
+    """How many outputs of a layer a runtime computes at once, in one precision.
+
+    A layer whose outputs are no multiple of them takes as long as one with the next multiple.
+
+    Attributes:
+        value: the number of outputs, which of convolutions are channels.
+        source: where that is said, or how it was derived.
+        confidence: as in `Figure`.
+    """
+
+    value: int
+    source: str
+    confidence: Confidence
+
+
+@dataclass(frozen=True)
 class Target:
     """A sort of artifact that a device runs.
 
@@ -48,6 +66,7 @@ class Target:
         precisions: that are worth building for it.
         source: where that is said, or why it was chosen.
         confidence: as in `Figure`.
+        multiples: of channels that are worked on at once, by precision; the unknown are not there.
     """
 
     runtime: str
@@ -55,6 +74,7 @@ class Target:
     precisions: tuple[str, ...]
     source: str = ""
     confidence: Confidence = "low"
+    multiples: Mapping[str, WidthMultiple] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The JSON object that `from_json` reads."""
@@ -64,6 +84,7 @@ class Target:
             "precisions": list(self.precisions),
             "source": self.source,
             "confidence": self.confidence,
+            "multiple": {name: asdict(multiple) for name, multiple in self.multiples.items()},
         }
 
     @classmethod
@@ -73,16 +94,21 @@ class Target:
         Raises:
             FormatError: a field is missing, unknown or wrong.
         """
-        fields = ("name", "versions", "precisions", "source", "confidence")
-        name, versions, precisions, source, confidence = value.fields(*fields)
+        fields = ("name", "versions", "precisions", "source", "confidence", "multiple")
+        plain = {key: member.data for key, member in value.members().items()}
+        # No multiple may be known.
+        whole = Value({"multiple": {}} | plain, value.document, value.path)
+        name, versions, precisions, source, confidence, multiple = whole.fields(*fields)
         for precision in precisions.elements():
             precision.choice("fp32", "fp16", "int8")
+        built = _texts(precisions)
         return cls(
             name.name(),
             _texts(versions),
-            _texts(precisions),
+            built,
             source=source.string(),
             confidence=_confidence(confidence),
+            multiples=_multiples(multiple, built),
         )
 
 
@@ -159,6 +185,17 @@ def _targets(value: Value) -> tuple[Target, ...]:
             raise FormatError(f"{element.where}.name: runtime {target.runtime!r} stands twice")
         found[target.runtime] = target
     return tuple(found.values())
+
+
+def _multiples(value: Value, precisions: Collection[str]) -> dict[str, WidthMultiple]:
+    found: dict[str, WidthMultiple] = {}
+    for precision, member in value.members().items():
+        if precision not in precisions:
+            # Of other precisions there are no artifacts whose widths it could be about.
+            raise FormatError(f"{member.where}: unknown; expected {', '.join(precisions)}")
+        channels, source, confidence = member.fields("value", "source", "confidence")
+        found[precision] = WidthMultiple(_count(channels), _text(source), _confidence(confidence))
+    return found
 
 
 def _figures(sections: Mapping[str, Value]) -> dict[str, Figure]:

@@ -59,6 +59,28 @@ def test_every_figure_is_shown_with_its_source(device: str) -> None:
         )
 
 
+@pytest.mark.parametrize("device", known_ids())
+def test_what_is_computed_at_once_is_shown_with_its_source(device: str) -> None:
+    lines = _lines(_run("show", device))
+    shown = [
+        f"{target.runtime} {precision} {known.value} {known.confidence} {known.source}"
+        for target in load_profile(device).targets
+        for precision, known in target.multiples.items()
+    ]
+    start = lines.index("runtime precision outputs at once confidence source") + 1
+    assert lines[start : start + len(shown)] == shown
+    assert lines[start + len(shown)] == ""
+
+
+def test_a_device_of_which_no_multiple_is_known_shows_none(tmp_path: Path) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text(BOARD)
+    lines = _lines(_run("show", path))
+    assert not any("at once" in line for line in lines)
+    assert lines[3] == "tflite 2.3.0 int8 high tried"
+    assert lines[4:6] == ["", "figure value confidence source"]
+
+
 def test_numbers_and_lists_are_shown_as_people_write_them() -> None:
     lines = _lines(_run("show", "raspberry-pi-5"))
     assert any(line.startswith("cpu.clock_ghz 2.4 high ") for line in lines)

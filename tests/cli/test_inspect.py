@@ -1,4 +1,4 @@
-"""`nestedge inspect --multiple`: widths that gain nothing over the next multiple."""
+"""`nestedge inspect`: widths that gain nothing over the next multiple, of a device or as told."""
 
 from __future__ import annotations
 
@@ -86,3 +86,106 @@ class _Plus(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = x + self.silent(x)
         return y
+
+
+BOARD = """\
+id = "board"
+name = "A board"
+kind = "linux"
+
+[[runtime]]
+name = "tflite"
+versions = ["2.3.0"]
+precisions = ["fp32", "int8"]
+source = "tried"
+confidence = "high"
+
+[runtime.multiple]
+fp32 = { value = 4, source = "its registers", confidence = "low" }
+int8 = { value = 32, source = "its kernels", confidence = "medium" }
+"""
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A device that works on 4 outputs at once in fp32, and on 32 in int8."""
+    path = tmp_path_factory.mktemp("profile") / "board.toml"
+    path.write_text(BOARD)
+    return str(path)
+
+
+def test_a_device_says_the_multiple_and_where_it_is_from(path: Path, board: str) -> None:
+    lines = run(str(path), "--device", board).stdout.splitlines()
+    at = lines.index("board, tflite in int8: 32 outputs at once")
+    assert lines[at + 1] == "(medium: its kernels)"
+    wasted = {line.split()[0]: line.split()[-2] for line in lines[-2:]}
+    assert wasted == {"full": "50.0", "narrow": "62.5"}
+
+
+def test_the_precision_decides_which_multiple_of_a_device(path: Path, board: str) -> None:
+    stdout = run(str(path), "-d", board, "-r", "tflite", "-p", "fp32").stdout
+    assert "board, tflite in fp32: 4 outputs at once\n(low: its registers)\n" in stdout
+    assert stdout.endswith("\nevery width is a multiple of 4\n")
+
+
+def test_a_known_device_names_the_layers_that_gain_nothing(path: Path) -> None:
+    device = ("--device", "jetson-orin-nano-8gb", "--runtime", "tensorrt", "--precision", "fp16")
+    lines = run(str(path), *device).stdout.splitlines()
+    assert "jetson-orin-nano-8gb, tensorrt in fp16: 8 outputs at once" in lines
+    assert lines[-1].split() == ["narrow", "0", "0", "12", "16", "25.0", "%"]
+
+
+def test_where_the_multiple_is_from_is_in_the_json(path: Path, board: str) -> None:
+    found = json.loads(run(str(path), "-d", board, "--json").stdout)
+    assert found["multiple"] == 32
+    assert found["multiple_of"] == {
+        "device": "board",
+        "runtime": "tflite",
+        "precision": "int8",
+        "multiple": {"value": 32, "source": "its kernels", "confidence": "medium"},
+    }
+    assert json.loads(run(str(path), "--json").stdout)["multiple_of"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            ["-d", "pixel-8", "--multiple", "8"],
+            "--device says its own multiple; give no --multiple",
+            id="two multiples",
+        ),
+        pytest.param(
+            ["-r", "tflite"],
+            "--runtime and --precision say which multiple of a --device; give one",
+            id="runtime of no device",
+        ),
+        pytest.param(
+            ["--multiple", "8", "-p", "int8"],
+            "--runtime and --precision say which multiple of a --device; give one",
+            id="precision of no device",
+        ),
+        pytest.param(
+            ["-d", "pixel-9"],
+            "no device 'pixel-9'; known are",
+            id="unknown device",
+        ),
+        pytest.param(
+            ["-d", "pixel-8", "-r", "onnx"],
+            "pixel-8: no runtime 'onnx'; it has ['tflite']",
+            id="runtime that the device has not",
+        ),
+        pytest.param(
+            ["-d", "jetson-orin-nano-8gb", "-p", "fp32"],
+            "jetson-orin-nano-8gb: not known how many outputs 'tensorrt' computes at once in fp32; "
+            "known for tensorrt in fp16, tensorrt in int8, onnx in fp32, onnx in int8",
+            id="unknown multiple",
+        ),
+    ],
+)
+def test_what_no_multiple_follows_from_exits_2(
+    path: Path, arguments: list[str], message: str
+) -> None:
+    result = run(str(path), *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {message}")

@@ -12,7 +12,7 @@ import pytest
 
 from nestedge.devices.files import known_ids
 from nestedge.devices.library import load_profile
-from nestedge.devices.profile import FIGURES, DeviceProfile, Figure, Target
+from nestedge.devices.profile import FIGURES, DeviceProfile, Figure, Target, WidthMultiple
 from nestedge.documents import Value
 from nestedge.errors import FormatError
 from tests.json_changes import places, put
@@ -23,7 +23,16 @@ PROFILE = DeviceProfile(
     id="my-board",
     name="My board",
     kind="linux",
-    targets=(Target("onnx", ("1.31.1",), ("fp32", "int8"), source="tried", confidence="high"),),
+    targets=(
+        Target(
+            "onnx",
+            ("1.31.1",),
+            ("fp32", "int8"),
+            source="tried",
+            confidence="high",
+            multiples={"int8": WidthMultiple(16, "its kernels", "medium")},
+        ),
+    ),
     figures={
         "cpu.cores": Figure(4, "its data sheet", "high"),
         "cpu.isa": Figure(("neon", "fp16"), "/proc/cpuinfo", "high"),
@@ -54,6 +63,12 @@ def test_match_may_be_left_out() -> None:
     data = _document()
     del data["match"]
     assert _read(data).match == {}
+
+
+def test_multiples_may_be_left_out() -> None:
+    data = _document()
+    del data["runtime"][0]["multiple"]
+    assert _read(data).targets[0].multiples == {}
 
 
 def _refusal(data: object) -> str | None:
@@ -172,6 +187,49 @@ def _figure(**changed: object) -> dict[str, object]:
             id="no precision",
         ),
         pytest.param(
+            put("runtime", 0, "multiple", "int8", to=16),
+            "runtime[0].multiple.int8: expected an object, found 16",
+            id="bare multiple",
+        ),
+        pytest.param(
+            put("runtime", 0, "multiple", "fp16", to=_figure(value=8)),
+            "runtime[0].multiple.fp16: unknown; expected fp32, int8",
+            id="multiple of a precision that is not built",
+        ),
+        pytest.param(
+            put("runtime", 0, "multiple", "int8", "value", to=0),
+            "runtime[0].multiple.int8.value: expected an integer of at least 1, found 0",
+            id="zero for an unknown multiple",
+        ),
+        pytest.param(
+            put("runtime", 0, "multiple", "int8", "value", to=16.0),
+            "runtime[0].multiple.int8.value: expected an integer of at least 1, found 16.0",
+            id="multiple that is no integer",
+        ),
+        pytest.param(
+            put("runtime", 0, "multiple", "int8", "source", to=""),
+            'runtime[0].multiple.int8.source: expected a text that says something, found ""',
+            id="multiple without a source",
+        ),
+        pytest.param(
+            put("runtime", 0, "multiple", "int8", "confidence", to="sure"),
+            'runtime[0].multiple.int8.confidence: expected "high" or "medium" or "low"',
+            id="multiple of another confidence",
+        ),
+        pytest.param(
+            put("runtime", 0, "multiple", "int8", "unit", to="channels"),
+            "runtime[0].multiple.int8.unit: unknown; expected value, source, confidence",
+            id="unknown key of a multiple",
+        ),
+        pytest.param(
+            put("runtime", 0, "multiple", to=16),
+            "runtime[0].multiple: expected an object, found 16",
+            id="one multiple for all precisions",
+        ),
+        pytest.param(
+            put("runtime", 0, to=1), "runtime[0]: expected an object, found 1", id="bare runtime"
+        ),
+        pytest.param(
             put("runtime", to=[PROFILE.targets[0].to_json()] * 2),
             "runtime[1].name: runtime 'onnx' stands twice",
             id="runtime twice",
@@ -194,9 +252,9 @@ def test_no_key_may_be_missing() -> None:
     for index in range(len(places(_document()))):
         data = _document()
         parent, key = places(data)[index]
-        if not isinstance(parent, dict) or key in ("match", "cpu", "memory"):
+        if not isinstance(parent, dict) or key in ("match", "cpu", "memory", "multiple"):
             continue
-        if parent in (data["cpu"], data["memory"], data["match"]):
+        if parent in (data["cpu"], data["memory"], data["match"], data["runtime"][0]["multiple"]):
             continue
         del parent[key]
         with pytest.raises(FormatError, match=rf"\b{key}: missing$"):

@@ -9,10 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import zoo, zoo_checks, zoo_networks
-from benchmarks.zoo_networks import Entry, Heads, Outputs, Subject, tensors_of
-from benchmarks.zoo_scaling import live_norms, randomise
-from benchmarks.zoo_table import is_exact, markdown
+from benchmarks.zoo import checks as zoo_checks
+from benchmarks.zoo import command
+from benchmarks.zoo import levels as zoo_levels
+from benchmarks.zoo import networks as zoo_networks
+from benchmarks.zoo.networks import (
+    Entry,
+    Heads,
+    Outputs,
+    Subject,
+    cast,
+    precision,
+    tensors_of,
+    with_cases,
+)
+from benchmarks.zoo.page import page
+from benchmarks.zoo.scaling import live_norms, randomise
+from benchmarks.zoo.table import cost_ratios, is_exact, is_right_onnx, reason
 
 Record = dict[str, Any]
 ENTRY = Entry("small", "resnet", 1000, 1, None)
@@ -20,7 +33,7 @@ ENTRY = Entry("small", "resnet", 1000, 1, None)
 
 def _level(**changes: float) -> Record:
     usual = {"error": 0.0, "smallest": 1.0, "largest": 2.0, "ratio": 0.3, "seconds": 0.5}
-    usual |= {"zeroed": 1e-7, "varies": 0.1}
+    usual |= {"zeroed": 1e-12, "varies": 0.1}
     return {**usual, **changes}
 
 
@@ -31,7 +44,9 @@ def _record(level: Record, **changes: Any) -> Record:
         "stage": "done",
         "form": "whole",
         "not_whole": None,
-        "levels": {"0.5": level},
+        "parameters": 1_000_000,
+        "captured": 0.0,
+        "levels": {"0.5": level, "0.25": level},
         "seconds": {"export": 1.0, "analysis": 0.1},
     }
     return {**usual, **changes}
@@ -51,20 +66,23 @@ class _Deep(nn.Module):
 
 
 def test_only_what_is_missing_is_run_and_what_failed_when_asked() -> None:
-    known: dict[zoo.Key, Record] = {("a", "nestedge"): {}, ("b", "nestedge"): {"failed": "no rule"}}
+    known: dict[command.Key, Record] = {
+        ("a", "nestedge"): {},
+        ("b", "nestedge"): {"failed": "no rule"},
+    }
     names, checks = ["a", "b", "c"], ["nestedge", "onnx"]
     open_ = [("c", "nestedge"), ("a", "onnx"), ("b", "onnx"), ("c", "onnx")]
-    assert zoo.missing(names, checks, known, retry_failed=False) == open_
-    again = zoo.missing(names, checks, known, retry_failed=True)
+    assert command.missing(names, checks, known, retry_failed=False) == open_
+    again = command.missing(names, checks, known, retry_failed=True)
     assert again == [("b", "nestedge"), *open_]
 
 
 def test_a_line_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
     path = tmp_path / "zoo.jsonl"
-    assert zoo.read_records(path) == {}
+    assert command.read_records(path) == {}
     whole = json.dumps({"network": "a", "check": "onnx", "stage": "done"})
     path.write_text(f'{whole}\n{whole.replace("done", "later")}\n{{"network": "b", "che')
-    records = zoo.read_records(path)
+    records = command.read_records(path)
     assert list(records) == [("a", "onnx")]
     assert records["a", "onnx"]["stage"] == "later"
 
@@ -73,8 +91,11 @@ def test_a_line_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
     ("record", "expected"),
     [
         pytest.param(_record(_level()), True, id="exact"),
-        pytest.param(_record(_level(error=2e-5)), False, id="another value"),
+        pytest.param(_record(_level(error=2e-9)), False, id="another value"),
+        pytest.param(_record(_level(zeroed=2e-9)), False, id="another value than the user's"),
+        pytest.param(_record(_level(), captured=2e-9), False, id="another network"),
         pytest.param(_record(_level(error=math.nan)), False, id="no number"),
+        pytest.param(_record(_level(zeroed=math.nan)), False, id="no number of the user's"),
         pytest.param(_record(_level(smallest=0.0)), False, id="an output of zeros"),
         pytest.param(_record(_level(varies=1e-6)), False, id="what biases make of it"),
         pytest.param(_record(_level(largest=math.inf)), False, id="overflow"),
@@ -87,19 +108,88 @@ def test_a_network_is_exact_when_all_levels_are_and_give_something(
     assert is_exact(record) is expected
 
 
-def test_the_table_counts_and_gives_reasons() -> None:
+def test_a_record_of_what_failed_before_anything_was_nested_is_not_exact() -> None:
+    assert not is_exact({"network": "b", "check": "nestedge", "stage": "export", "failed": "x"})
+    assert not is_exact({})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, True, id="close"),
+        pytest.param({"from_true": 5e-5}, False, id="far"),
+        pytest.param({"from_true": 5e-5, "is_transformer": True}, True, id="attention"),
+        pytest.param({"from_true": 5e-5, "torch_from_true": 4e-5}, True, id="as far as torch"),
+        pytest.param({"from_true": 5e-5, "torch_from_true": 1e-5}, False, id="further than torch"),
+        pytest.param({"from_true": math.nan}, False, id="no number"),
+        pytest.param({"stage": "onnxruntime"}, False, id="not run"),
+    ],
+)
+def test_onnx_is_right_when_it_is_as_close_to_the_truth_as_torch(
+    changes: Record, *, expected: bool
+) -> None:
+    usual = {"stage": "done", "is_transformer": False, "from_true": 1e-6, "torch_from_true": 1e-6}
+    assert is_right_onnx({**usual, **changes}) is expected
+
+
+def test_costs_are_told_in_exports_and_the_dearest_further_level_counts() -> None:
+    levels = {"0.75": _level(seconds=9.0), "0.5": _level(seconds=1.0), "0.25": _level(seconds=3.0)}
+    record = _record(_level(), levels=levels, seconds={"export": 2.0, "analysis": 1.0})
+    assert cost_ratios(record) == {"analysis": 0.5, "further level": 1.5}
+    assert cost_ratios({"seconds": {"capture": 1.0}}) == {}
+
+
+def test_the_page_counts_and_gives_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of what the page names, only torch is sure to be here.
+    monkeypatch.setattr("benchmarks.zoo.page.version", lambda package: f"1.0 of {package}")
     failed = {"network": "b", "check": "nestedge", "stage": "export", "failed": "UsageError: a|b"}
     pruned = {"network": "small", "check": "torch-pruning", "stage": "pruning", "failed": "shape"}
     records = {(r["network"], r["check"]): r for r in (_record(_level()), failed, pruned)}
-    lines, exact = markdown(["small", "b"], records)
-    assert not exact
-    assert lines[2] == (
-        "| small | yes | 0.5 | 0.0e+00 | 1.0e-07 | 1 - 2, 0.1 | 0.300 |  | 1.0, 0.1, 0.5 "
-        "| failed: shape |"
-    )
-    assert lines[3] == "| b | no: UsageError: a/b |  |  |  |  |  |  |  |  |"
-    assert lines[-1] == "2 networks: 1 exported, 1 nested, 1 exact; torch-pruning 0 of 1"
-    assert markdown(["small"], records)[1]
+    lines = page(["small", "b", "c"], records)
+    text = "\n".join(lines)
+    assert "torchvision 1.0 of torchvision" in lines[4]
+    assert "2 of 3 networks run: torch.export takes 1 whole and 0 in part; 1 of these 1" in text
+    assert "Worst zeroed: 1.0e-12 (small)." in lines
+    assert "Dearest further level: 0.50 exports (small)." in lines
+    assert "Torch-Pruning: 0 of 1 run after pruning, 0 with the outputs that they had." in lines
+    assert (
+        "| small | 1.0 | whole | 0.5, 0.25 | 0 | 1e-12 | 1 to 2 | 0.1 | 0.30, 0.30 "
+        "| 1.00 | 0.10 | 0.50 | 0.50 | 0.10 | 0.50 |  |  | fails |"
+    ) in lines
+    (row,) = (line for line in lines if line.startswith("| b |"))
+    (head,) = (line for line in lines if line.startswith("| network |"))
+    assert row.count("|") == head.count("|")
+    for title, line in {
+        "## Not nested": "- b: UsageError: a/b",
+        "## Torch-Pruning fails": "- small: shape",
+        "## Not run": "- c: not in the records",
+    }.items():
+        assert lines[lines.index(title) + 2] == line
+
+
+def test_a_reason_names_no_folder_of_the_machine() -> None:
+    text = "no rule (/opt/x/lib/site-packages/torchvision/raft.py:5: a / b) /home/me/z.py"
+    assert reason(text) == "no rule (torchvision/raft.py:5: a / b) z.py"
+
+
+def test_inside_a_precision_networks_compute_in_it_throughout() -> None:
+    class Coordinates(nn.BatchNorm1d):
+        def forward(self, value: Tensor) -> Tensor:
+            rows = torch.arange(4).float() + torch.linspace(0, 1, 4)
+            return super().forward(value) + rows
+
+    value = torch.randn(2, 4)
+    with precision(torch.float64):
+        subject = cast(Subject(Coordinates(4).eval(), (value,), "whole"), torch.float64)
+        more = with_cases(subject, 3, seed=0)
+        (output,) = tensors_of(subject.module(*subject.inputs))
+    assert output.dtype == more.inputs[0].dtype == torch.float64
+    assert more.inputs[0].shape == (3, 4)
+    assert (more.inputs[0][:2] == value).all()
+    # A rounding in between would leave single precision's digits only.
+    assert (output != output.to(torch.float32)).any()
+    assert subject.module.get_buffer("num_batches_tracked").dtype == torch.int64
+    assert torch.zeros(1).dtype == torch.ones(1, dtype=torch.int64).float().dtype == torch.float32
 
 
 def test_a_deep_network_gives_numbers_of_order_one_after_redrawing() -> None:
@@ -126,27 +216,29 @@ def test_a_network_is_nested_and_its_levels_are_what_zeroing_gives(
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 36, 5))
     forms = (lambda: Subject(network.eval(), (images,), "whole"),)
-    monkeypatch.setattr(zoo_checks, "subjects", lambda _: forms)
+    monkeypatch.setattr(zoo_levels, "subjects", lambda _: forms)
     *_, record = zoo_checks.check_nesting(ENTRY)
     assert record["stage"] == "done"
     assert record["form"] == "whole"
     assert list(record["levels"]) == ["0.75", "0.5", "0.25"]
     for width, level in record["levels"].items():
-        assert level["error"] <= 1e-6
-        assert level["zeroed"] <= 1e-6
+        assert level["error"] <= 1e-12
+        assert level["zeroed"] <= 1e-12
         assert level["ratio"] == pytest.approx(float(width), rel=0.02)
+    assert record["seconds"].keys() == {"capture", "export", "analysis"}
     json.dumps(record)
 
 
 def test_a_network_that_nothing_takes_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Sorting(nn.Module):
+    class Spectrum(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            return images.sort(dim=1).values
+            found: Tensor = torch.fft.rfft(images).abs()
+            return found
 
-    forms = (lambda: Subject(Sorting(), (torch.randn(2, 3),), "outputs as a tuple"),)
-    monkeypatch.setattr(zoo_checks, "randomise", lambda _, seed: None)
-    monkeypatch.setattr(zoo_checks, "subjects", lambda _: forms)
-    with pytest.raises(Exception, match=r"aten\.sort") as caught:
+    forms = (lambda: Subject(Spectrum(), (torch.randn(2, 3),), "outputs as a tuple"),)
+    monkeypatch.setattr(zoo_levels, "randomise", lambda _, seed: None)
+    monkeypatch.setattr(zoo_levels, "subjects", lambda _: forms)
+    with pytest.raises(Exception, match=r"aten\.fft") as caught:
         list(zoo_checks.check_nesting(ENTRY))
     assert zoo_checks.failure(caught.value)["failed"].startswith("UsageError: ")
 
@@ -162,15 +254,36 @@ def test_a_layer_norm_over_what_lives_is_that_of_the_narrower_layer() -> None:
         narrow.weight.copy_(wide.weight[:5])
         narrow.bias.copy_(wide.bias[:5])
     value[:, 5:] = 0
-    (handle,) = live_norms(wide)
-    torch.testing.assert_close(wide(value)[:, :5], narrow(value[:, :5]))
-    handle.remove()
+    with live_norms(wide):
+        torch.testing.assert_close(wide(value)[:, :5], narrow(value[:, :5]))
     assert (wide(value)[:, :5] - narrow(value[:, :5])).abs().max() > 0.1
 
 
 def test_outputs_in_any_nesting_come_as_a_tuple() -> None:
     given = Outputs(_Deep())(torch.randn(2, 3, 8, 8))
     assert [tuple(value.shape) for value in given] == [(2, 16)]
+
+
+def test_the_layers_that_give_the_outputs_are_found_or_the_last_one() -> None:
+    inputs = (torch.randn(2, 4),)
+    network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    assert zoo_levels.last_layers(Subject(network, inputs, "whole")) == [network[2]]
+    network.append(nn.Sigmoid())
+    assert zoo_levels.last_layers(Subject(network, inputs, "whole")) == [network[2]]
+    network = nn.Sequential(nn.Linear(4, 5), _Both())
+    head = network[1]
+    assert zoo_levels.last_layers(Subject(network, inputs, "whole")) == [head.one, head.other]
+
+
+class _Both(nn.Module):
+    """Two outputs, and a layer that runs between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.between, self.other = nn.Linear(5, 2), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return self.one(value), self.other(self.between(value))
 
 
 def test_a_detector_is_cut_down_to_its_backbone_and_heads() -> None:

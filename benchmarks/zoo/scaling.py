@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.hooks import RemovableHandle
 
 from benchmarks.networks.redraw import redraw
-from benchmarks.zoo_networks import Subject
+from benchmarks.zoo.networks import Subject, with_cases
 
 LEAST_VARIANCE = 0.1
+PIXELS = 2**15
+"""That batch norms take statistics of: of two small images, they multiply rounding by 1e5."""
 
 
 def randomise(subject: Subject, *, seed: int) -> None:
@@ -31,6 +33,9 @@ def settle(subject: Subject, *, seed: int) -> None:
     it first gives, as in LSUV (Mishkin and Matas, 2016, arXiv:1511.06422), its bias centres that,
     and a batch norm takes the statistics of what it gets. All of them stay off by a random share.
     """
+    has_norms = any(isinstance(module, _BatchNorm) for module in subject.module.modules())
+    cases = PIXELS // subject.inputs[0][0, 0].numel() if has_norms else 0
+    inputs = with_cases(subject, cases, seed=seed).inputs
     generator = torch.Generator().manual_seed(seed)
     done: set[nn.Module] = set()
 
@@ -45,7 +50,7 @@ def settle(subject: Subject, *, seed: int) -> None:
     layers = subject.module.modules()
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in layers]
     with torch.no_grad():
-        subject.module(*subject.inputs)
+        subject.module(*inputs)
     for handle in handles:
         handle.remove()
 
@@ -86,16 +91,19 @@ def _statistics(value: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return by_channel.mean(1), by_channel.var(1)
 
 
-def live_norms(module: nn.Module) -> list[RemovableHandle]:
-    """Make every layer norm one over its live channels: those whose weight is not zero.
+@contextmanager
+def live_norms(module: nn.Module) -> Iterator[None]:
+    """Inside, every layer norm is one over its live channels: those whose weight is not zero.
 
     Absent channels are zero, which is neutral everywhere but in a mean over channels.
-
-    Returns:
-        What takes that back.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.LayerNorm) and m.elementwise_affine]
-    return [norm.register_forward_hook(_over_live) for norm in norms]
+    handles = [norm.register_forward_hook(_over_live) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _over_live(norm: Any, args: tuple[Tensor, ...], _: Tensor) -> Tensor:

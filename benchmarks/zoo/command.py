@@ -1,11 +1,13 @@
-"""Which of torchvision's networks can be nested, exactly, as a Markdown table.
+"""Which of torchvision's networks can be nested, exactly, as a Markdown page.
 
     python -m benchmarks.zoo --results zoo.jsonl [--only NAME ...] [--checks CHECK ...]
+    python -m benchmarks.zoo --results zoo.jsonl --table > docs/zoo.md
 
 Every network of `torchvision.models.list_models()` but the quantised ones, whatever its task: it
 is made by its builder without weights, redrawn, captured, nested, and each level materialised and
-compared with the level run in the nested network. Beside it: the level of width 1/2 in
-onnxruntime, and Torch-Pruning 1.6.1 with one generic call at one half.
+compared with the level run in the nested network and with the user's own module in which what the
+level lacks is zero. Beside it: the level of width 1/2 in onnxruntime, and Torch-Pruning with one
+generic call at one half.
 
 Each network and check runs in a process of its own, under a limit of time and of memory. Records
 are appended to a file of JSON lines; a second run does only what is missing there. Needs
@@ -26,9 +28,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.zoo_checks import CHECKS, Record, failure
-from benchmarks.zoo_networks import Entry, entries
-from benchmarks.zoo_table import markdown
+from benchmarks.zoo.checks import CHECKS, failure
+from benchmarks.zoo.networks import Entry, entries
+from benchmarks.zoo.page import page
+from benchmarks.zoo.table import Record, is_exact
 
 Key = tuple[str, str]
 
@@ -109,7 +112,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks")
     parser.add_argument("--checks", nargs="+", choices=CHECKS, default=list(CHECKS))
     parser.add_argument("--retry-failed", action="store_true", help="run what failed once more")
-    parser.add_argument("--table", action="store_true", help="run nothing, print the table")
+    parser.add_argument("--table", action="store_true", help="run nothing, print the page")
     parser.add_argument("--seconds", type=float, default=600, help="limit of one check")
     parser.add_argument("--gigabytes", type=float, default=12, help="limit of one check")
     parser.add_argument("--worker", nargs=2, metavar=("NAME", "CHECK"), help=argparse.SUPPRESS)
@@ -117,7 +120,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 
 
 def main(given: Sequence[str]) -> int:
-    """Run what is missing and print the table; 1 when a network is not nested exactly."""
+    """Run what is missing and print the page; 1 when a network is not nested exactly."""
     options = arguments(given)
     zoo = {entry.name: entry for entry in entries()}
     if options.worker:
@@ -137,10 +140,5 @@ def main(given: Sequence[str]) -> int:
         known[key] = record
         state = record.get("failed", "done")
         print(f"{number}/{len(open_)} {key[0]} {key[1]}: {state[:150]}", file=sys.stderr)
-    lines, exact = markdown(names, known)
-    print("\n".join(lines))
-    return int(not exact)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    print("\n".join(page(names, known)))
+    return int(not all(is_exact(known.get((name, "nestedge"), {})) for name in names))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +55,37 @@ class Subject:
     form: str
 
 
+def with_cases(subject: Subject, cases: int, *, seed: int) -> Subject:
+    """The same network with random cases behind its own, so that there are that many or more."""
+    generator = torch.Generator().manual_seed(seed)
+    added = [(max(0, cases - len(value)), *value.shape[1:]) for value in subject.inputs]
+    others = [torch.randn(shape, generator=generator) for shape in added]
+    inputs = tuple(map(torch.cat, zip(subject.inputs, others, strict=True)))
+    return replace(subject, inputs=inputs)
+
+
+@contextmanager
+def precision(dtype: torch.dtype) -> Iterator[None]:
+    """Networks that are made and run inside compute in one precision throughout.
+
+    A network that makes coordinates or masks of its own makes them in that precision, and so does
+    one that asks for single precision by `value.float()`: half in double, it could not run.
+    """
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with mock.patch.object(Tensor, "float", lambda value: value.to(dtype)):
+            yield
+    finally:
+        torch.set_default_dtype(usual)
+
+
+def cast(subject: Subject, dtype: torch.dtype) -> Subject:
+    """A network and its inputs in a precision; integers stay as they are."""
+    inputs = tuple(value.to(dtype) for value in subject.inputs)
+    return Subject(subject.module.to(dtype), inputs, subject.form)
+
+
 def entries() -> list[Entry]:
     """Every network but the quantised ones, those of fewest parameters first."""
     models = import_module("torchvision.models")
@@ -83,7 +116,8 @@ def make(name: str) -> nn.Module:
         module: nn.Module = builder(**options, init_weights=False)
     except TypeError:
         module = builder(**options)
-    return module.eval()
+    # Some make tables in single precision, whatever precision is the default.
+    return module.eval().to(torch.get_default_dtype())
 
 
 def subjects(entry: Entry) -> Iterator[Callable[[], Subject]]:

@@ -1,0 +1,1 @@
+"""Random networks of every operator, and what is checked of each."""

@@ -1,0 +1,1 @@
+"""Every network of torchvision, nested and materialised."""

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from nestedge.errors import UsageError
 from nestedge.program.examples import batch_size, is_batched
 from nestedge.program.inlining import inline
-from nestedge.program.places import InPlaceError, user_line
+from nestedge.program.places import InPlaceError, data_dependent, user_line
 from nestedge.program.reading import Capture, read
 from nestedge.program.structure import describe, flatten
 
@@ -117,8 +117,5 @@ def _why_not(error: Exception) -> str:
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     place = user_line(text)
     if "data-dependent" in text:
-        return (
-            f"the network has a shape or a branch that depends on data{place}; torch.export cannot "
-            "take it: compute it outside the network, or nest the part before it"
-        )
+        return data_dependent(place)
     return f"torch.export cannot take the network{place}: {first[:300]}"

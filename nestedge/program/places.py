@@ -18,7 +18,8 @@ def user_line(text: str) -> str:
     places = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', text)
     own = [place for place in places if not re.search(r"[/\\]torch[/\\]", place[0])]
     if not own:
-        return ""
+        caused = re.search(r"Caused by: .*?\((\S+:\d+) in ", text)
+        return f" ({caused[1]})" if caused else ""
     file, line, code = own[-1]
     return f" ({file}:{line}: {code.strip()})"
 
@@ -33,4 +34,12 @@ def no_rule(fx: FxNode, name: str) -> str:
     return (
         f"no rule for operator {name}{place_of(fx)}; write the line with other operators, or nest "
         "the part of the network without it"
+    )
+
+
+def data_dependent(place: str) -> str:
+    """What to say of a shape or a branch that values decide."""
+    return (
+        f"the network has a shape or a branch that depends on data{place}; no level "
+        "could be cut from it: compute it outside the network, or nest the part before it"
     )

@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import Node as FxNode
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from nestedge.errors import UsageError
@@ -26,7 +27,7 @@ from nestedge.program.graph import (
     without_dead_nodes,
 )
 from nestedge.program.operators import ALLOWED, IN_PLACE, MOVEMENT
-from nestedge.program.places import InPlaceError, no_rule, place_of, user_line
+from nestedge.program.places import InPlaceError, data_dependent, no_rule, place_of, user_line
 from nestedge.program.spelling import arguments_of, is_check, is_in_place, operator_name
 from nestedge.program.structure import describe, flatten
 
@@ -164,6 +165,8 @@ class _Reader:
             name = self._functional(fx, name)
         if name not in ALLOWED:
             raise UsageError(no_rule(fx, name))
+        if free_unbacked_symbols(fx.meta.get("val")):
+            raise UsageError(data_dependent(place_of(fx)))
         return [self._node(fx, name)]
 
     def _node(self, fx: FxNode, name: str) -> Node:

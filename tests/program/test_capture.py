@@ -177,3 +177,25 @@ class Unread(nn.Module):
 def test_every_axis_has_a_name_of_its_own() -> None:
     nested = nest(Unread(), torch.zeros(1, 3, 4, 4), LEVELS)
     assert len(nested.nesting.axes) == 4
+
+
+class Chosen(nn.Module):
+    """As many rows as are positive, or a branch by a number."""
+
+    def __init__(self, *, is_branch: bool) -> None:
+        super().__init__()
+        self.is_branch = is_branch
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape (rows, 4) for `x` of shape (batch, 4)."""
+        y: torch.Tensor = self.layer(x)
+        if self.is_branch:
+            return y if y.sum().item() > 0 else -y
+        return y[y.sum(1) > 0]
+
+
+@pytest.mark.parametrize("is_branch", [True, False], ids=["branch", "rows"])
+def test_what_depends_on_data_is_refused_with_its_line(is_branch: bool) -> None:
+    with pytest.raises(UsageError, match=r"depends on data \(.*test_capture\.py:\d+"):
+        nest(Chosen(is_branch=is_branch).eval(), torch.randn(2, 4), {"half": 0.5})

@@ -79,17 +79,12 @@ def seconds_of_export(subject: Subject) -> float:
     the shorter time is the one to compare with.
     """
     shapes = tuple({0: Dim("batch", min=1)} for _ in subject.inputs)
-    for asked in (shapes, None):
-        try:
-            call = partial(export, subject.module, subject.inputs, dynamic_shapes=asked)
-            _, seconds = timed(partial(call, strict=False))
-        except Exception:
-            # torch.export raises dozens of types where it cannot prove that any batch will do.
-            if asked is None:
-                raise
-            continue
-        break
-    return seconds
+    call = partial(export, subject.module, subject.inputs, strict=False)
+    try:
+        return timed(partial(call, dynamic_shapes=shapes))[1]
+    except Exception:  # noqa: BLE001
+        # torch.export raises dozens of types where it cannot prove that any batch will do.
+        return timed(call)[1]
 
 
 def nested_of(captured: Capture, elastic: Any) -> NestedModel:

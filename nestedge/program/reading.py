@@ -165,7 +165,8 @@ class _Reader:
             name = self._functional(fx, name)
         if name not in ALLOWED:
             raise UsageError(no_rule(fx, name))
-        if free_unbacked_symbols(fx.meta.get("val")):
+        value: Any = fx.meta.get("val")
+        if free_unbacked_symbols(value):
             raise UsageError(data_dependent(place_of(fx)))
         return [self._node(fx, name)]
 

@@ -174,9 +174,9 @@ def test_a_reason_names_no_folder_of_the_machine() -> None:
 
 def test_inside_a_precision_networks_compute_in_it_throughout() -> None:
     class Coordinates(nn.BatchNorm1d):
-        def forward(self, value: Tensor) -> Tensor:
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
             rows = torch.arange(4).float() + torch.linspace(0, 1, 4)
-            return super().forward(value) + rows
+            return super().forward(input) + rows
 
     value = torch.randn(2, 4)
     with precision(torch.float64):

@@ -85,9 +85,10 @@ class Elastic:
 
     def is_separate(self, value: str, own: Collection[str]) -> bool:
         """Whether all units of a value may go, and leave no tensor but the `own` ones empty."""
-        rows = [row for rows in self.analysis.of(Ref(value)).values() for row in rows]
         axes = self._axes_of(value)
-        return any((row != ALWAYS).all() for row in rows) and not any(
+        rows = [row for rows in self.analysis.of(Ref(value)).values() for row in rows]
+        can_go = [row for row in rows if (row != ALWAYS).all()]
+        return any(self.layout.axis_of[row[0]] in axes for row in can_go) and not any(
             runs and all(run.axis in axes for run in runs)
             for tensor, layout in self.layout.tensors.items()
             if tensor not in own

@@ -116,8 +116,10 @@ def harvest(level: LevelProgram) -> Harvest:
         names = lay_out(analysis).axis_of
         for unit in np.flatnonzero(~live):
             removed[names[unit]] = removed.get(names[unit], 0) + 1
-        shifts = {r.node.output: s for r in readings if (s := _shift(r, live, level)) is not None}
-        folded += [r.node.scope or r.node.op for r in readings if r.node.output in shifts]
+        shifting = ((r.node, _shift(r, live, level)) for r in readings)
+        shifts = {node.output: shift for node, shift in shifting if shift is not None}
+        names_of = {output: n.scope or n.op for n in level.program.nodes for output in n.outputs}
+        folded += [names_of[output] for output in shifts]
         level = _without(level, analysis, live, shifts)
 
 

@@ -320,3 +320,30 @@ def test_channels_that_are_mixed_with_others_stay_although_nothing_reads_them(
     found, y = harvested(nested, "sparse", x)
     assert error(y, at_level(nested, "sparse", x)) < 1e-5
     assert not found.removed
+
+
+class Recurring(nn.Module):
+    """A layer whose two results are read, and linear layers of which a mask leaves some dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(3, 4, batch_first=True)
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape (batch, 2) for `x` of shape (batch, steps, 3)."""
+        states, (last, _) = self.recurrent(x)
+        y: torch.Tensor = self.last(self.first(states.mean(1) + last[0]).relu())
+        return y
+
+
+def test_channels_behind_a_layer_of_several_results_are_harvested() -> None:
+    model = Recurring().double()
+    redraw(model, seed=0)
+    mask = np.ones((2, 6), dtype=bool)
+    mask[:, 2:4] = False
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    nested = nest(model, x, {"sparse": Level(masks={"last.weight": mask})})
+    assert harvest_level(nested, "sparse").removed == {"first": 2}
+    with nested.at("sparse"), torch.no_grad():
+        torch.testing.assert_close(materialize(nested, "sparse").module()(x), nested(x))

@@ -205,12 +205,15 @@ def _fits(block: Block, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 
 def _pieces(made: Mapping[str, Node], enters: str, leaves: str) -> tuple[str, ...] | None:
-    """What is concatenated on the way from a module's input to its output; None without a way."""
-    ways: list[tuple[str, tuple[str, ...]]] = [(leaves, ())]
+    """What is concatenated on the way from a module's input to its output; None without a way.
+
+    What adds to its input as well is no way: without the block its input would be another one.
+    """
+    ways: list[tuple[str, tuple[str, ...], bool]] = [(leaves, (), False)]
     seen: set[str] = set()
     while ways:
-        name, pieces = ways.pop()
-        if name == enters:
+        name, pieces, is_sum = ways.pop()
+        if name == enters and not (pieces and is_sum):
             return pieces
         node = made.get(name)
         if node is None or name in seen:
@@ -218,10 +221,10 @@ def _pieces(made: Mapping[str, Node], enters: str, leaves: str) -> tuple[str, ..
         seen.add(name)
         parts = [leaf.name for leaf in node.leaves() if isinstance(leaf, Ref)]
         if node.op in _ADDITIONS | _CARRIERS:
-            ways += [(part, pieces) for part in parts]
+            ways += [(part, pieces, is_sum or node.op in _ADDITIONS) for part in parts]
         elif node.op == _CONCATENATION:
             others = ((part, tuple(p for p in parts if p != part)) for part in parts)
-            ways += [(part, (*pieces, *rest)) for part, rest in others]
+            ways += [(part, (*pieces, *rest), is_sum) for part, rest in others]
     return None
 
 

@@ -25,6 +25,10 @@ def movement(call: Call) -> Sequence[Tags]:
         # All groups keep the same places: what is shuffled then stays a table of groups by places.
         rows = call.ties.along(value, 1).view(call.a["groups"], -1)
         call.ties.tie(rows, rows[:1])
+    if call.op == "aten.pixel_shuffle.default":
+        # A channel's pixels come from as many channels, and are whole in every level.
+        rows = call.ties.along(value, 1).view(-1, call.a["upscale_factor"] ** 2)
+        call.ties.tie(rows, rows[:, :1])
     if call.op == "aten.unfold.default":
         value = call.ties.freeze_dims(value, [call.a["dimension"]])
     if call.op == "aten.slice.Tensor" and call.a["step"] != 1:

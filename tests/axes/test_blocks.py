@@ -103,6 +103,13 @@ class Broadcasting(Residual):
         self.layer = nn.Conv2d(1, 8, 1)
 
 
+class Shifted(Residual):
+    """Puts a layer beside what goes in, and adds to both."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, self.layer(x)], 1) + self.layer.weight.mean()
+
+
 class Doubled(Residual):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, x], 1)
@@ -237,3 +244,8 @@ def test_a_mask_that_all_blocks_read_is_nothing_that_passes_through_them() -> No
 def test_a_block_is_not_left_out_when_something_is_worked_out_for_it_alone() -> None:
     stages = find_stages(_program(Row(shared=False), torch.randn(2, 8)))
     assert [path for stage in stages for path in stage.removable] == ["blocks.0", "blocks.2"]
+
+
+def test_what_is_put_beside_the_input_and_added_to_is_no_block() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Shifted(), nn.Conv2d(16, 4, 1))
+    assert find_blocks(_program(model, torch.zeros(2, 3, 4, 4))) == {}

@@ -145,3 +145,10 @@ def test_levels_of_head_widths_nest_and_come_back_from_a_file(tmp_path: Path) ->
     for level in levels:
         with nested.at(level), loaded.at(level):
             assert torch.equal(nested(inputs), loaded(inputs))
+
+
+def test_pixels_made_of_channels_are_no_places() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 24, 1), nn.PixelShuffle(2), nn.Conv2d(6, 5, 1))
+    nested = nest(model, images(2)[0].float(), {"half": 0.5}, card=Card(divisor=1))
+    assert {name: axis.kind for name, axis in nested.nesting.axes.items()} == {"0": "width"}
+    assert tuple(state_dict(nested, "half")["2.weight"].shape) == (5, 3, 1, 1)

@@ -254,9 +254,14 @@ def _meshed(node: Node, a: Mapping[str, Any], _: Told) -> Sequence[Value]:
 
 def _looked_up(node: Node, a: Mapping[str, Any], _: Told) -> Sequence[Value]:
     """Entries of rows that every level has whole: present where the rest of the row is."""
-    dim = a["dim"] % a["self"].numbers.dim()
-    given = [value.presence.amin(dim, keepdim=True) for value in operands(a)]
+    given = [value.presence.amin(a["dim"], keepdim=True) for value in operands(a)]
     return [Value(numbers, least(*given).expand(*numbers.shape)) for numbers in plainly(node, a)]
+
+
+def _gathered(node: Node, a: Mapping[str, Any], _: Told) -> Sequence[Value]:
+    """Entries of rows that every level has whole: as many as there are indices."""
+    rows = a["self"].presence.amin(a["dim"], keepdim=True)
+    return [Value(plainly(node, a)[0], least(rows, a["index"].presence))]
 
 
 def _outer(node: Node, a: Mapping[str, Any], _: Told) -> Sequence[Value]:
@@ -287,7 +292,8 @@ GENERAL: dict[str, Rule] = {
     **dict.fromkeys(_of("grid_sampler"), _resampled),
     **dict.fromkeys(_of("im2col"), _patches),
     **dict.fromkeys(_of("col2im"), _folded),
-    **dict.fromkeys(operators.SCATTER | operators.ORDER | _of("gather diff"), _looked_up),
+    **dict.fromkeys(operators.SCATTER | operators.ORDER | _of("diff"), _looked_up),
+    "aten.gather.default": _gathered,
     **dict.fromkeys(_of("outer"), _outer),
     **dict.fromkeys(_of("meshgrid meshgrid.indexing"), _meshed),
 }

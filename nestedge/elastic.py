@@ -144,24 +144,24 @@ def _paths(row: Stage | Group) -> tuple[str, ...]:
     return row.blocks if isinstance(row, Stage) else row.branches
 
 
-def _dropped(row: Stage | Group, choice: Choice) -> list[str]:
+def _unlisted(row: Stage | Group, choice: Choice) -> list[str]:
+    """The modules that a level does not ask for."""
     paths = _paths(row)
-    kept = choice.intervals(row.name, len(paths))
-    return [
-        path
-        for i, path in enumerate(paths)
-        if path in row.removable and not any(start <= i < stop for start, stop in kept)
-    ]
+    kept = entries(choice.intervals(row.name, len(paths)), len(paths))
+    return [path for path, is_kept in zip(paths, kept, strict=True) if not is_kept]
+
+
+def _dropped(row: Stage | Group, choice: Choice) -> list[str]:
+    return [path for path in _unlisted(row, choice) if path in row.removable]
 
 
 def _check_stuck(row: Stage | Group, choice: Choice, level: str) -> None:
     """Check that a list of modules has those that cannot go; a number of modules has them all."""
-    paths = _paths(row)
-    kept = choice.intervals(row.name, len(paths))
-    for i, path in enumerate(paths):
-        listed = any(start <= i < stop for start, stop in kept)
-        if len(kept) + kept[0][0] > 1 and not listed and path not in row.removable:
-            raise UsageError(_stuck(row, path, level))
+    (first, *others) = choice.intervals(row.name, len(_paths(row)))
+    is_number = not others and first[0] == 0
+    stuck = [path for path in _unlisted(row, choice) if path not in row.removable]
+    if stuck and not is_number:
+        raise UsageError(_stuck(row, stuck[0], level))
 
 
 def _stuck(row: Stage | Group, path: str, level: str) -> str:
@@ -210,7 +210,9 @@ def _live_units(analysis: Analysis, nesting: Nesting, level: str) -> npt.NDArray
             # What a module concatenates goes with it, although no tensor that is left may read it.
             for dim, rows in dims.items():
                 gone = _absent(nesting.tensors[tensor].dims[dim], nesting.choice(level))
-                met[[unit for row in rows for unit in row[gone] if unit != ALWAYS]] = True
+                for row in rows:
+                    units = row[gone]
+                    met[units[units != ALWAYS]] = True
             continue
         for dim, rows in dims.items():
             kept = entries(used[dim], len(rows[0]))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nestedge.errors import UsageError, did_you_mean
 from nestedge.intervals import Intervals, intervals_of
-from nestedge.layouts import KINDS, Axis
+from nestedge.layouts import KINDS, Axis, Kind
 from nestedge.nesting import Choice
 
 Share = float | int
@@ -68,7 +68,7 @@ def choose(level: Level, name: str, axes: Mapping[str, Axis], *, divisor: int) -
     kept: dict[str, Intervals] = {}
     for kind in KINDS:
         of_kind = {n: axis for n, axis in axes.items() if axis.kind == kind}
-        asked = _asked(getattr(level, kind), of_kind, f"level {name!r}: {kind}")
+        asked = _asked(getattr(level, kind), of_kind, kind, level=name)
         for axis_name, units in asked.items():
             axis, where = of_kind[axis_name], f"level {name!r}, axis {axis_name!r}"
             intervals = _kept(axis, units, divisor=divisor, where=where)
@@ -100,8 +100,9 @@ def _listed(axis: Axis, units: Sequence[int], *, where: str) -> Intervals:
 
 
 def _asked(
-    asked: Units | Mapping[str, Units] | None, axes: Mapping[str, Axis], what: str
+    asked: Units | Mapping[str, Units] | None, axes: Mapping[str, Axis], kind: Kind, *, level: str
 ) -> dict[str, Units]:
+    what = f"level {level!r}: {kind}"
     if asked is None:
         return {}
     if isinstance(asked, Mapping):
@@ -117,7 +118,7 @@ def _asked(
             found.update(dict.fromkeys(fitting, units))
         return found
     if isinstance(asked, Sequence):
-        if not what.endswith(": depth"):
+        if kind != "depth":
             raise UsageError(
                 f"{what}: expected one share, or lists by names of axes, found {asked}"
             )
@@ -126,7 +127,7 @@ def _asked(
                 f"{what}: expected {len(axes)} numbers for {list(axes)}, found {asked}"
             )
         return dict(zip(axes, asked, strict=True))
-    if not axes and asked != 1.0 and not what.endswith((": width", ": depth")):
+    if not axes and asked != 1.0 and kind not in ("width", "depth"):
         raise UsageError(
             f"{what}: found {asked}, and no axis of this kind in the network; leave it"
         )

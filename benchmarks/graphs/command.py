@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import records
 from benchmarks.graphs.checks import PropertyError, Record, check
 from benchmarks.graphs.descriptions import describe
 from benchmarks.graphs.disabling import disable
@@ -53,14 +54,7 @@ def record_of(seed: int) -> Record:
 
 def read_records(path: Path) -> dict[int, Record]:
     """The last record of every seed; what was cut off while being written is not."""
-    found: dict[int, Record] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found[record["seed"]] = record
-    return found
+    return records.read_records(path, lambda record: int(record["seed"]))
 
 
 def run(seeds: Iterable[int], results: Path, *, processes: int) -> None:
@@ -95,9 +89,9 @@ def main(given: Sequence[str]) -> int:
     """Run what is missing and print the summary; 1 when a property does not hold."""
     options = arguments(given)
     if options.only:
-        records = [record_of(seed) for seed in options.only]
-        print("\n".join(json.dumps(record, indent=1) for record in records))
-        return int(any("failed" in record for record in records))
+        found = [record_of(seed) for seed in options.only]
+        print("\n".join(json.dumps(record, indent=1) for record in found))
+        return int(any("failed" in record for record in found))
     known = read_records(options.results)
     if options.disable is not None:
         return disable(known, tuple(options.disable))

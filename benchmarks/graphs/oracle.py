@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from benchmarks.graphs.mixing import MIXING
 from benchmarks.graphs.presence import Told, Value, run_present
+from nestedge.axes.blocks import Stage
+from nestedge.axes.parallel import Group
 from nestedge.intervals import entries
 from nestedge.model import NestedModel
 from nestedge.program.capture import capture
@@ -47,10 +49,11 @@ def expected_of(module: nn.Module, nested: NestedModel, level: str, x: Tensor) -
     with torch.no_grad():
         for name in stored.keys() & values.keys():
             stored[name].data = values[name].numbers
-    dropped = list(_dropped(nested, level))
+    stages, groups = nested.elastic.stages, nested.elastic.groups
+    dropped = [path for row in stages for path in _left_out(nested, level, row, row.blocks)]
     for path in dropped:
         copied.get_submodule(path).register_forward_hook(lambda _, args, __: args[0])
-    silent = list(_silent(nested, level))
+    silent = [path for row in groups for path in _left_out(nested, level, row, row.branches)]
     for path in silent:
         # Made anew, they are no channels of the branch: those are absent.
         copied.get_submodule(path).register_forward_hook(_zeros)
@@ -112,26 +115,14 @@ def _box(kept: list[np.ndarray[Any, Any]], shape: torch.Size) -> np.ndarray[Any,
     return box
 
 
-def _dropped(nested: NestedModel, level: str) -> Iterator[str]:
-    """The modules that a level leaves out, whose input is their output.
+def _left_out(
+    nested: NestedModel, level: str, row: Stage | Group, paths: Sequence[str]
+) -> Iterator[str]:
+    """The modules of a row that a level leaves out, but for those that are concatenated.
 
-    Where a block puts what it makes beside its input, what it makes is absent like a channel.
+    What these make is absent like a channel.
     """
-    choice = nested.nesting.choice(level)
-    for stage in nested.elastic.stages:
-        kept = choice.intervals(stage.name, len(stage.blocks))
-        for i, path in enumerate(stage.blocks):
-            is_kept = any(start <= i < stop for start, stop in kept)
-            if not is_kept and path in stage.removable and not stage.removable[path].pieces:
-                yield path
-
-
-def _silent(nested: NestedModel, level: str) -> Iterator[str]:
-    """The branches that a level leaves out and that are added: they give zero."""
-    choice = nested.nesting.choice(level)
-    for group in nested.elastic.groups:
-        kept = choice.intervals(group.name, len(group.branches))
-        for i, path in enumerate(group.branches):
-            is_kept = any(start <= i < stop for start, stop in kept)
-            if not is_kept and path in group.removable and not group.removable[path].pieces:
-                yield path
+    live = nested.nesting.live(level)[row.name]
+    for path, is_kept in zip(paths, live, strict=True):
+        if not is_kept and path in row.removable and not row.removable[path].pieces:
+            yield path

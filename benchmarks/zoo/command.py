@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import records
 from benchmarks.zoo.checks import CHECKS, failure
 from benchmarks.zoo.networks import Entry, entries
 from benchmarks.zoo.page import page
@@ -38,14 +39,7 @@ Key = tuple[str, str]
 
 def read_records(path: Path) -> dict[Key, Record]:
     """The last record of every network and check; what was cut off while being written is not."""
-    found: dict[Key, Record] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found[record["network"], record["check"]] = record
-    return found
+    return records.read_records(path, lambda record: (record["network"], record["check"]))
 
 
 def missing(

@@ -18,7 +18,8 @@ class Card:
         divisor: what widths are rounded to a multiple of.
         batch_norm: "switchable": every level has batch-norm weights, biases and statistics of
             its own (slimmable networks, Yu et al., 2019, arXiv:1812.08928); "statistics": the
-            weights and biases are shared.
+            weights and biases are shared; "shared": the statistics too, as in a supernet whose
+            subnets are recalibrated when they are taken out.
     """
 
     labels: tuple[str, ...] | None = None

@@ -63,6 +63,21 @@ def _bind(program: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> d
     return {**fixed, **given, **kwargs}
 
 
+def calibration_from(program: Program, inputs: Any) -> Calibration:
+    """Calibration data from inputs as they are given to `nest`, with many cases.
+
+    Raises:
+        UsageError: they do not fit the network, or hold a number that is not finite.
+    """
+    args, kwargs = as_call(inputs)
+    try:
+        tensors = input_tensors(program, args, kwargs)
+    except UsageError as error:
+        raise UsageError(f"calibration: {error}") from error
+    names = [spec.name for spec in program.inputs]
+    return calibration_of(program, dict(zip(names, tensors, strict=True)))
+
+
 def calibration_of(program: Program, tensors: Mapping[str, torch.Tensor]) -> Calibration:
     """Calibration data from one large batch of inputs.
 

@@ -45,7 +45,7 @@ class Manifest:
         labels: class names in the order of the logits.
         preprocessing: how an image becomes the input.
         divisor: what widths are rounded to a multiple of.
-        batch_norm: which batch-norm tensors a new level gets of its own: "switchable" or
+        batch_norm: which batch-norm tensors a new level gets of its own: "switchable", "shared" or
             "statistics".
         aliases: other names of tied tensors, to the name in use.
         examples: the inputs of which the file has an example.
@@ -58,7 +58,7 @@ class Manifest:
     labels: tuple[str, ...] | None
     preprocessing: Preprocessing | None
     divisor: int
-    batch_norm: Literal["switchable", "statistics"]
+    batch_norm: Literal["switchable", "statistics", "shared"]
     aliases: Mapping[str, str]
     examples: tuple[str, ...]
     calibration_cases: int | None
@@ -160,7 +160,7 @@ def manifest_from_json(value: Value) -> Manifest:
         labels=tuple(item.string() for item in labels.elements()) if labels else None,
         preprocessing=Preprocessing.from_json(image) if image else None,
         divisor=fields["divisor"].integer(minimum=1),
-        batch_norm=fields["batch_norm"].choice("switchable", "statistics"),
+        batch_norm=fields["batch_norm"].choice("switchable", "statistics", "shared"),
         aliases={name: item.string() for name, item in fields["aliases"].members().items()},
         examples=tuple(item.string() for item in fields["examples"].elements()),
         calibration_cases=cases.integer(minimum=1) if cases else None,

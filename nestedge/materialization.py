@@ -6,6 +6,7 @@ import torch
 from torch.export import ExportedProgram
 
 from nestedge.convert import LevelProgram, tensor_of
+from nestedge.errors import UsageError
 from nestedge.expressions import Array, Expression, evaluate, masked, stored, take
 from nestedge.harvest import Harvest, harvest
 from nestedge.model import NestedModel
@@ -14,7 +15,16 @@ from nestedge.tree import named
 
 
 def stored_tensors(nested: NestedModel) -> dict[str, torch.Tensor]:
-    """Every tensor of a nested network under the name that a .nest stores it by."""
+    """Every tensor of a nested network under the name that a .nest stores it by.
+
+    Raises:
+        UsageError: some tensors are functions of others still, as while it trains.
+    """
+    if len(nested.views):
+        raise UsageError(
+            "the network still computes some weights from others, as scale factors in training: "
+            "fold them into the weights first"
+        )
     found = {f"shared/{name}": tensor for name, tensor in named(nested.shared).items()}
     found |= {f"codes/{name}": tensor for name, tensor in named(nested.codes).items()}
     for level in nested.levels:

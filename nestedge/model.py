@@ -19,13 +19,13 @@ from nestedge.calibration import Calibration
 from nestedge.card import Card
 from nestedge.elastic import Elastic, program_at
 from nestedge.errors import UsageError
-from nestedge.inputs import as_call, calibration_of, input_tensors
+from nestedge.inputs import calibration_from, input_tensors
 from nestedge.intervals import Intervals
 from nestedge.levels import Level
 from nestedge.masks import check_nested_masks, encode_masks, read_masks
-from nestedge.nesting import Choice, Nesting
+from nestedge.nesting import Nesting
 from nestedge.origin import Origin, training_program
-from nestedge.plan import Mode, Plan, batch_norm_tensors, cut
+from nestedge.plan import BatchNorm, Mode, Plan, batch_norm_tensors, cut, masked
 from nestedge.program.graph import Program, run
 from nestedge.program.structure import rebuild
 from nestedge.tree import named, register
@@ -43,6 +43,8 @@ class NestedModel(nn.Module):
         aliases: other names of tied tensors, to the name in use.
         examples: one example of every input, by name, with a batch of 1.
         calibration: inputs as the network meets them, for int8; None where it has none.
+        views: while it trains, modules that give some shared tensors, by name, as functions of
+            all: scale factors. They are folded before it is saved.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class NestedModel(nn.Module):
         self.shared = nn.Module()
         self.own = nn.ModuleDict()
         self.codes = nn.Module()
+        self.views = nn.ModuleList()
         for name, tensor in tensors.items():
             register(self.shared, name, tensor, elastic.program.tensors[name].role)
         self.eval()
@@ -106,11 +109,18 @@ class NestedModel(nn.Module):
             self._analysis("train")
         return self
 
-    def add_level(self, name: str, level: Level | float) -> None:
+    def add_level(
+        self, name: str, level: Level | float, *, batch_norm: BatchNorm | None = None
+    ) -> None:
         """Add a level: axes are cut at its widths; no stored tensor changes.
 
         Its batch-norm set starts as the full network's; give it statistics of its own with
         `nestedge.recalibrate`, or by training.
+
+        Args:
+            name: of the level.
+            level: a width multiplier, or what it keeps.
+            batch_norm: which batch-norm tensors it has of its own; as the card says unless given.
 
         Raises:
             UsageError: the level is taken, out of range, or its masks do not nest.
@@ -123,16 +133,26 @@ class NestedModel(nn.Module):
         axes = self.nesting.axes
         choice = self.elastic.choose(asked, name, axes, divisor=self.card.divisor)
         masks = read_masks(asked.masks, name, self.elastic.program)
-        owned = self._owned(choice, bool(masks))
+        policy = batch_norm or self.card.batch_norm
+        owned = batch_norm_tensors(self.elastic.program, policy) if choice.kept or masks else ()
         nesting = self.nesting.with_level(name, choice, own=owned)
         present = {t: code.cpu().numpy() for t, code in named(self.codes).items()}
         patterns, codes = encode_masks(nesting, present, name, masks)
         nesting = replace(nesting, patterns=patterns)
         check_nested_masks(nesting, name, codes)
         self.nesting = nesting
-        self._plans.clear()
         self._store_codes(codes)
         self._store_own(name)
+
+    def remove_level(self, name: str) -> None:
+        """Remove a level and its own tensors.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        self.nesting = self.nesting.without_level(name)
+        self._plans = {key: plan for key, plan in self._plans.items() if key[0] != name}
+        del self.own[f"level_{name}"]
 
     def _store_codes(self, codes: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         shared = named(self.shared)
@@ -140,26 +160,20 @@ class NestedModel(nn.Module):
         for tensor, code in codes.items():
             register(self.codes, tensor, torch.from_numpy(code).to(shared[tensor].device), "buffer")
 
-    def _owned(self, choice: Choice, masked: bool) -> frozenset[str]:
-        if not choice.kept and not masked:
-            return frozenset()
-        return frozenset(batch_norm_tensors(self.elastic.program, self.card.batch_norm))
-
     def _store_own(self, level: str) -> None:
-        own = sorted(self.nesting.own[level])
-        masked = self._masked([t for t in own if self.nesting.uses(level, t) is not None], level)
-        uses = {t: self.nesting.uses(level, t) for t in masked}
-        self._register_own(
-            level, {t: cut(tensor, uses[t]).detach().clone() for t, tensor in masked.items()}
-        )
+        uses = {t: self.nesting.uses(level, t) for t in sorted(self.nesting.own[level])}
+        found = self._masked((t for t, used in uses.items() if used is not None), level)
+        self._register_own(level, {t: cut(v, uses[t]).detach().clone() for t, v in found.items()})
 
     def _masked(self, names: Iterable[str], level: str | None) -> dict[str, torch.Tensor]:
         """Shared tensors, with zeros where the masks of a level have none of them."""
         shared, codes = named(self.shared), named(self.codes)
+        for view in self.views:
+            shared |= view(shared)
         found = {name: shared[name] for name in names}
         for name in codes.keys() & found.keys() if level is not None else ():
             used = [level in levels for levels in self.nesting.patterns[name]]
-            found[name] = found[name] * found[name].new_tensor(used)[codes[name].long()]
+            found[name] = masked(found[name], codes[name], used)
         return found
 
     def _register_own(self, level: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -247,14 +261,7 @@ class NestedModel(nn.Module):
         Raises:
             UsageError: they do not fit the network, or hold a number that is not finite.
         """
-        args, kwargs = as_call(inputs)
-        program = self.elastic.program
-        try:
-            tensors = input_tensors(program, args, kwargs)
-        except UsageError as error:
-            raise UsageError(f"calibration: {error}") from error
-        names = [spec.name for spec in program.inputs]
-        self.calibration = calibration_of(program, dict(zip(names, tensors, strict=True)))
+        self.calibration = calibration_from(self.elastic.program, inputs)
 
     def _run(self, level: str | None, leaves: Sequence[torch.Tensor]) -> Any:
         plan = self.plan(level, "train" if self.training else "eval")

@@ -219,6 +219,24 @@ class Nesting:
                 raise UsageError(f"level {name!r} leaves nothing of {tensor!r}; keep a unit of it")
         return wider
 
+    def without_level(self, name: str) -> Nesting:
+        """The nesting with one level less.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        self.choice(name)
+        others = [level for level in self.levels if level != name]
+        return replace(
+            self,
+            levels={level: self.levels[level] for level in others},
+            own={level: self.own[level] for level in others},
+            patterns={
+                tensor: tuple(levels - {name} for levels in patterns)
+                for tensor, patterns in self.patterns.items()
+            },
+        )
+
     def _check_intervals(self, level: str, axis: str, intervals: Intervals) -> None:
         size = self.axes[axis].size
         flat = [end for interval in intervals for end in interval]

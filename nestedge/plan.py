@@ -12,7 +12,7 @@ from nestedge.intervals import Intervals
 from nestedge.program.graph import Program, Weight
 
 Mode = Literal["eval", "train"]
-BatchNorm = Literal["switchable", "statistics"]
+BatchNorm = Literal["switchable", "statistics", "shared"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,15 @@ def cut(tensor: torch.Tensor, uses: Sequence[Intervals | None] | None) -> torch.
     return tensor
 
 
+def masked(tensor: torch.Tensor, codes: torch.Tensor, used: Sequence[bool]) -> torch.Tensor:
+    """A tensor with zeros where the codes are those of weights that a level lacks."""
+    return tensor * tensor.new_tensor(used)[codes.long()]
+
+
 def batch_norm_tensors(program: Program, policy: BatchNorm) -> list[str]:
     """The tensors of batch norms that every level has a copy of its own of."""
+    if policy == "shared":
+        return []
     affine = 2 if policy == "switchable" else 0
     found: list[str] = []
     for node in program.nodes:

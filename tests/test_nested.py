@@ -19,6 +19,7 @@ from nestedge.intervals import entries
 from nestedge.levels import Level
 from nestedge.materialization import state_dict
 from nestedge.nested import Card, NestedModel, nest
+from nestedge.tree import named
 from tests.networks import (
     images,
     nested_perceptron,
@@ -170,6 +171,69 @@ def test_several_levels_give_a_dict_of_their_results(nested: NestedModel) -> Non
     for level, output in found.items():
         with nested.at(level):
             assert torch.equal(nested(inputs), output)
+
+
+def test_a_level_is_removed_without_a_trace(nested: NestedModel) -> None:
+    before, nesting = _hashes(nested), nested.nesting
+    mask = np.ones(tuple(named(nested.shared)["conv1.weight"].shape), dtype=bool)
+    mask[0] = False
+    nested.add_level("extra", Level(0.75, masks={"conv1.weight": mask}))
+    with nested.at("extra"):
+        wide = nested(images(8)[0])
+    nested.remove_level("extra")
+    assert {name: value for name, value in _hashes(nested).items() if "codes" not in name} == before
+    assert (nested.nesting.levels, nested.nesting.own) == (nesting.levels, nesting.own)
+    assert not any("extra" in levels for p in nested.nesting.patterns.values() for levels in p)
+    nested.add_level("extra", 0.5)
+    with nested.at("extra"):
+        assert not torch.equal(nested(images(8)[0]), wide)
+    with pytest.raises(UsageError, match=r"no level 'extr'.*did you mean 'extra'"):
+        nested.remove_level("extr")
+
+
+def test_a_level_that_shares_its_batch_norms_trains_those_of_the_network(
+    trainable: NestedModel,
+) -> None:
+    nested = copy.deepcopy(trainable)
+    nested.add_level("drawn", 0.5, batch_norm="shared")
+    assert nested.own_tensors("drawn") == {}
+    before = named(nested.shared)["bn1.running_mean"].clone()
+    with nested.at("drawn"):
+        nested(images(8)[0]).square().sum().backward()
+    after, half = named(nested.shared)["bn1.running_mean"], len(before) // 2
+    assert not torch.equal(after[:half], before[:half])
+    assert torch.equal(after[half:], before[half:])
+    assert _gradient(nested.shared.bn1.weight)[:half].abs().sum() > 0  # type: ignore[union-attr, arg-type]
+
+
+class _Doubled(nn.Module):
+    """A view: every weight of the stem times two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def forward(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"conv1.weight": tensors["conv1.weight"] * self.factor}
+
+
+@pytest.mark.parametrize("level", [None, "small"])
+def test_a_view_gives_tensors_as_functions_of_the_shared_ones(
+    nested: NestedModel, level: str | None
+) -> None:
+    doubled = copy.deepcopy(nested)
+    with torch.no_grad():
+        named(doubled.shared)["conv1.weight"].mul_(2)
+    view = _Doubled()
+    nested.views.append(view)
+    levels = () if level is None else (level,)
+    with nested.at(*levels), doubled.at(*levels):
+        found = nested(images(8)[0])
+        assert torch.equal(found, doubled(images(8)[0]))
+    found.square().sum().backward()
+    assert _gradient(view.factor) != 0
+    with pytest.raises(UsageError, match=r"still computes some weights from others.*fold them"):
+        state_dict(nested, "small")
 
 
 def test_an_unknown_level_is_refused_with_a_proposal(nested: NestedModel) -> None:

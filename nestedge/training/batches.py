@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from torch.utils.data.distributed import DistributedSampler
+
 from nestedge.errors import UsageError
 from nestedge.inputs import as_call
 from nestedge.model import NestedModel
@@ -58,3 +60,10 @@ def predict(nested: NestedModel, inputs: Any) -> Any:
 def same(output: Any) -> Any:
     """The output itself: the logits of a network that returns nothing else."""
     return output
+
+
+def set_epoch(batches: Batches, epoch: int) -> None:
+    """Tell a DistributedSampler which epoch it is: else it shuffles alike in all."""
+    sampler = getattr(batches, "sampler", None)
+    if isinstance(sampler, DistributedSampler):
+        sampler.set_epoch(epoch)

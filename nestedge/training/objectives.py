@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +22,37 @@ from nestedge.training.batches import predict, same
 Loss = Callable[[Any, Any], torch.Tensor]
 """A scalar from what the network returns and the target of the batch."""
 
-Objective = Callable[[NestedModel, Any, Any], Iterator[torch.Tensor]]
-"""The losses of one batch, from the network, the inputs and the target; their sum is minimised."""
+
+@dataclass(frozen=True)
+class Step:
+    """A step of training, by its place.
+
+    Attributes:
+        epoch: from 0.
+        epochs: in all.
+        index: in its epoch, from 0.
+        steps: of every epoch; None in a first epoch whose length is not known.
+        number: how many steps went before.
+        seed: of the training.
+    """
+
+    epoch: int
+    epochs: int
+    index: int
+    steps: int | None
+    number: int
+    seed: int
+
+    def generator(self) -> random.Random:
+        """Draws of this step: the same in every process, and in training that is resumed."""
+        return random.Random(f"{self.seed}/{self.number}")
+
+
+Objective = Callable[[NestedModel, Any, Any, Step], Iterator[torch.Tensor]]
+"""The losses of one batch, from the network, the inputs, the target and the step.
+
+Their sum is minimised.
+"""
 
 
 def joint_objective(levels: Sequence[str], loss: Loss) -> Objective:
@@ -41,7 +71,7 @@ def joint_objective(levels: Sequence[str], loss: Loss) -> Objective:
     if not levels:
         raise UsageError("levels: expected at least one level to train, found none")
 
-    def objective(nested: NestedModel, inputs: Any, target: Any) -> Iterator[torch.Tensor]:
+    def objective(nested: NestedModel, inputs: Any, target: Any, _: Step) -> Iterator[torch.Tensor]:
         for level in levels:
             with nested.at(level):
                 output = predict(nested, inputs)
@@ -57,7 +87,6 @@ def sandwich_objective(
     smallest: str,
     between: Sequence[str] = (),
     drawn: int = 2,
-    seed: int = 0,
     logits: Callable[[Any], torch.Tensor] = same,
 ) -> Objective:
     """The sandwich rule with in-place distillation.
@@ -72,8 +101,6 @@ def sandwich_objective(
         smallest: the level that is trained with every batch.
         between: the levels to draw from.
         drawn: how many of them to draw for every batch without repetition; all if they are fewer.
-        seed: of the draws. An objective keeps its place in the sequence: make a new one for a
-            second run that is to equal the first.
         logits: picks the logits, of shape (batch, classes, ...), from a level's output.
 
     Raises:
@@ -84,15 +111,17 @@ def sandwich_objective(
         raise UsageError(f"expected the largest, the smallest and others between, found {named}")
     if drawn < 0:
         raise UsageError(f"drawn: expected 0 or more levels, found {drawn}")
-    generator = random.Random(seed)
 
-    def objective(nested: NestedModel, inputs: Any, target: Any) -> Iterator[torch.Tensor]:
+    def objective(
+        nested: NestedModel, inputs: Any, target: Any, step: Step
+    ) -> Iterator[torch.Tensor]:
         with nested.at(largest):
             output = predict(nested, inputs)
         # Taken before backward: a loss may change the output in place.
         soft = logits(output).detach().softmax(1)
         yield loss(output, target)
-        for level in (smallest, *generator.sample(list(between), min(drawn, len(between)))):
+        others = step.generator().sample(list(between), min(drawn, len(between)))
+        for level in (smallest, *others):
             with nested.at(level):
                 output = predict(nested, inputs)
             yield F.cross_entropy(logits(output), soft)

@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.nested import Card, NestedModel, nest
-from nestedge.training import Batch, Batches, Objective, Progress, joint_objective, train
+from nestedge.training import Batch, Batches, Objective, Progress, Step, joint_objective, train
 from tests.networks import cross_entropy, nested_perceptron, vectors
 
 LEVELS = ("tiny", "small", "full")
+STEP = Step(epoch=0, epochs=1, index=0, steps=1, number=0, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_steps_are_those_of_the_optimizer_on_the_summed_losses(nested: NestedMod
     torch.manual_seed(5)
     for inputs, target in _batches(2):
         by_hand.zero_grad()
-        torch.autograd.backward(list(_objective()(twin, inputs, target)))
+        torch.autograd.backward(list(_objective()(twin, inputs, target, STEP)))
         by_hand.step()
     optimizer = SGD(nested.parameters(), 0.1, weight_decay=0.01)
     train(nested, _batches(2), epochs=1, objective=_objective(), optimizer=optimizer, seed=5)
@@ -137,7 +138,9 @@ def test_the_reported_loss_is_the_mean_over_the_epoch(
 ) -> None:
     values = iter([1.0, 2.0, 6.0])
 
-    def objective(network: NestedModel, inputs: Any, target: Any) -> Iterator[torch.Tensor]:
+    def objective(
+        network: NestedModel, inputs: Any, target: Any, _: Step
+    ) -> Iterator[torch.Tensor]:
         value = next(values)
         yield network(inputs)["logits"].sum() * 0 + value / 2
         yield network(inputs)["logits"].sum() * 0 + value / 2
@@ -176,7 +179,9 @@ def test_the_mode_is_as_before_afterwards(
     nested.train(mode)
     modes: list[bool] = []
 
-    def objective(network: NestedModel, inputs: Any, target: Any) -> Iterator[torch.Tensor]:
+    def objective(
+        network: NestedModel, inputs: Any, target: Any, _: Step
+    ) -> Iterator[torch.Tensor]:
         modes.append(network.training)
         yield network(inputs)["logits"].sum()
         raise KeyboardInterrupt
@@ -187,11 +192,11 @@ def test_the_mode_is_as_before_afterwards(
     assert nested.training is mode
 
 
-def _infinite(network: NestedModel, inputs: Any, target: Any) -> Iterator[torch.Tensor]:
+def _infinite(network: NestedModel, inputs: Any, target: Any, _: Step) -> Iterator[torch.Tensor]:
     yield network(inputs)["logits"].sum() * float("inf")
 
 
-def _vectorial(network: NestedModel, inputs: Any, target: Any) -> Iterator[torch.Tensor]:
+def _vectorial(network: NestedModel, inputs: Any, target: Any, _: Step) -> Iterator[torch.Tensor]:
     yield network(inputs)["logits"]
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from nestedge.errors import UsageError
 from nestedge.materialization import state_dict
 from nestedge.nested import NestedModel
-from nestedge.training import Objective, joint_objective, sandwich_objective
+from nestedge.training import Objective, Step, joint_objective, sandwich_objective
 from tests.networks import cross_entropy, logits_of, nested_perceptron, vectors
 
 
@@ -24,6 +24,10 @@ def trainable() -> NestedModel:
 @pytest.fixture
 def nested(trainable: NestedModel) -> NestedModel:
     return copy.deepcopy(trainable)
+
+
+def _step(number: int = 0, *, seed: int = 0) -> Step:
+    return Step(epoch=0, epochs=1, index=number, steps=None, number=number, seed=seed)
 
 
 def _logits(nested: NestedModel, hidden: int, inputs: torch.Tensor) -> torch.Tensor:
@@ -46,7 +50,7 @@ def _assert_same_gradients(
     nested: NestedModel, objective: Objective, expected: Sequence[torch.Tensor]
 ) -> None:
     inputs, target = vectors(16)
-    losses = list(objective(nested, inputs, target))
+    losses = list(objective(nested, inputs, target, _step()))
     for loss, wanted in zip(losses, expected, strict=True):
         torch.testing.assert_close(loss, wanted)
     found = _gradients(nested, losses)
@@ -78,7 +82,12 @@ def test_in_the_sandwich_the_largest_learns_labels_and_the_others_its_soft_ones(
 
 
 def _levels_run(
-    nested: NestedModel, objective: Objective, monkeypatch: pytest.MonkeyPatch, *, batches: int
+    nested: NestedModel,
+    objective: Objective,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    batches: int,
+    seed: int = 0,
 ) -> list[tuple[str, ...]]:
     """Which levels an objective runs, batch by batch."""
     entered: list[str] = []
@@ -92,22 +101,21 @@ def _levels_run(
 
     monkeypatch.setattr(nested, "at", recorded)
     found = []
-    for _ in range(batches):
+    for number in range(batches):
         entered.clear()
-        list(objective(nested, *vectors(2)))
+        list(objective(nested, *vectors(2), _step(number, seed=seed)))
         found.append(tuple(entered))
     monkeypatch.undo()
     return found
 
 
-def _drawing(between: Sequence[str], *, drawn: int, seed: int = 0) -> Objective:
+def _drawing(between: Sequence[str], *, drawn: int) -> Objective:
     return sandwich_objective(
         cross_entropy,
         largest="full",
         smallest="tiny",
         between=between,
         drawn=drawn,
-        seed=seed,
         logits=logits_of,
     )
 
@@ -120,7 +128,7 @@ def test_the_sandwich_draws_levels_between_anew_for_every_batch(
     assert {run[:2] for run in runs} == {("full", "tiny")}
     assert {run[2:] for run in runs} == {("small",), ("medium",)}
     again = _levels_run(nested, _drawing(between, drawn=1), monkeypatch, batches=20)
-    other = _levels_run(nested, _drawing(between, drawn=1, seed=1), monkeypatch, batches=20)
+    other = _levels_run(nested, _drawing(between, drawn=1), monkeypatch, batches=20, seed=1)
     assert again == runs != other
 
 
@@ -135,14 +143,14 @@ def test_the_sandwich_draws_no_level_twice(
 
 def test_drawing_levels_leaves_the_global_generators_alone(nested: NestedModel) -> None:
     before = random.getstate(), torch.get_rng_state()
-    list(_drawing(("small", "medium"), drawn=1)(nested, *vectors(2)))
+    list(_drawing(("small", "medium"), drawn=1)(nested, *vectors(2), _step()))
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
 def test_an_unknown_level_is_refused_with_a_proposal(nested: NestedModel) -> None:
     with pytest.raises(UsageError, match=r"no level 'smal'.*did you mean 'small'"):
-        list(joint_objective(["smal"], cross_entropy)(nested, *vectors(2)))
+        list(joint_objective(["smal"], cross_entropy)(nested, *vectors(2), _step()))
 
 
 def test_objectives_refuse_level_lists_that_make_no_sense() -> None:

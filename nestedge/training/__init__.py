@@ -11,8 +11,17 @@ from nestedge.training.affine_scaling import (
 )
 from nestedge.training.batches import Batch, Batches
 from nestedge.training.checkpoints import Checkpoints
+from nestedge.training.connections import learn_connections
 from nestedge.training.loop import train
-from nestedge.training.objectives import Objective, Step, joint_objective, sandwich_objective
+from nestedge.training.nested_masks import nested_masks, random_masks
+from nestedge.training.objectives import (
+    Objective,
+    Step,
+    joint_objective,
+    labelled_loss,
+    multitask_objective,
+    sandwich_objective,
+)
 from nestedge.training.progress import Progress
 from nestedge.training.recalibration import recalibrate
 
@@ -28,8 +37,13 @@ __all__ = [
     "accuracy",
     "affine_scaling",
     "joint_objective",
+    "labelled_loss",
+    "learn_connections",
     "log_sum",
+    "multitask_objective",
+    "nested_masks",
     "p_norm_like",
+    "random_masks",
     "recalibrate",
     "sandwich_objective",
     "scale_updates",

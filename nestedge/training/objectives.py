@@ -8,14 +8,14 @@ add up to the gradient of the sum.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from nestedge.errors import UsageError
+from nestedge.errors import UsageError, did_you_mean
 from nestedge.model import NestedModel
 from nestedge.training.batches import predict, same
 
@@ -55,29 +55,89 @@ Their sum is minimised.
 """
 
 
-def joint_objective(levels: Sequence[str], loss: Loss) -> Objective:
+def joint_objective(levels: Sequence[str], loss: Loss | Mapping[str, Loss]) -> Objective:
     """The plain mean of the levels' losses: nested sparse learning.
 
     Equation (5) of NestedNet (Kim et al., CVPR 2018, arXiv:1712.03781). Its regulariser of the
-    full level is the weight decay of the optimiser.
+    full level is the weight decay of the optimiser. With a loss for each level, as
+    `labelled_loss` makes them, the levels learn different labels: a hierarchy of classes.
 
     Args:
         levels: the levels to train, in any order.
-        loss: of a level's output and the target.
+        loss: of a level's output and the target; or one for each level.
 
     Raises:
-        UsageError: there is no level.
+        UsageError: there is no level, or a level without a loss.
     """
-    if not levels:
-        raise UsageError("levels: expected at least one level to train, found none")
+    losses = _losses(levels, loss)
 
     def objective(nested: NestedModel, inputs: Any, target: Any, _: Step) -> Iterator[torch.Tensor]:
-        for level in levels:
+        for level, of_level in losses.items():
             with nested.at(level):
                 output = predict(nested, inputs)
-            yield loss(output, target) / len(levels)
+            yield of_level(output, target) / len(losses)
 
     return objective
+
+
+def multitask_objective(levels: Sequence[str], loss: Loss | Mapping[str, Loss]) -> Objective:
+    """The mean of the losses of levels that each learn a task of their own.
+
+    Equation (5) of NestedNet with other data for each level. Inputs and target of a batch are
+    dicts with an entry for every level.
+
+    Args:
+        levels: the levels to train, in any order.
+        loss: of a level's output and its target; or one for each level.
+
+    Raises:
+        UsageError: there is no level, or a level without a loss; in training, without an entry.
+    """
+    losses = _losses(levels, loss)
+
+    def objective(nested: NestedModel, inputs: Any, target: Any, _: Step) -> Iterator[torch.Tensor]:
+        for level, of_level in losses.items():
+            with nested.at(level):
+                output = predict(nested, entry(inputs, level, of="inputs"))
+            yield of_level(output, entry(target, level, of="target")) / len(losses)
+
+    return objective
+
+
+def labelled_loss(key: str, loss: Loss) -> Loss:
+    """A loss of one entry of the output, and of the target's entry of that name.
+
+    So a network that returns {"coarse": ..., "fine": ...} learns from a target of the same keys.
+    """
+    return lambda output, target: loss(entry(output, key, of="output"), entry(target, key))
+
+
+def entry(value: Any, key: str, *, of: str = "target") -> Any:
+    """An entry of a dict of a batch or an output.
+
+    Raises:
+        UsageError: it is no dict, or has no such entry.
+    """
+    if not isinstance(value, Mapping) or key not in value:
+        keys = sorted(map(str, value)) if isinstance(value, Mapping) else []
+        found = keys if isinstance(value, Mapping) else f"a {type(value).__name__}"
+        raise UsageError(
+            f"{of}: expected a dict with {key!r}, found {found}{did_you_mean(key, keys)}"
+        )
+    return value[key]
+
+
+def _losses(levels: Sequence[str], loss: Loss | Mapping[str, Loss]) -> dict[str, Loss]:
+    if not levels:
+        raise UsageError("levels: expected at least one level to train, found none")
+    if not isinstance(loss, Mapping):
+        return dict.fromkeys(levels, loss)
+    if missing := [level for level in levels if level not in loss]:
+        raise UsageError(
+            f"loss: expected one for each of {list(levels)}, found none for {missing[0]!r}"
+            f"{did_you_mean(missing[0], loss)}"
+        )
+    return {level: loss[level] for level in levels}
 
 
 def sandwich_objective(

@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from nestedge.errors import UsageError
 from nestedge.materialization import state_dict
 from nestedge.nested import NestedModel
-from nestedge.training import Objective, Step, joint_objective, sandwich_objective
+from nestedge.training import (
+    Objective,
+    Step,
+    joint_objective,
+    labelled_loss,
+    multitask_objective,
+    sandwich_objective,
+)
 from tests.networks import cross_entropy, logits_of, nested_perceptron, vectors
 
 
@@ -160,6 +167,46 @@ def test_objectives_refuse_level_lists_that_make_no_sense() -> None:
         sandwich_objective(cross_entropy, largest="full", smallest="full")
     with pytest.raises(UsageError, match="drawn: expected 0 or more levels, found -1"):
         sandwich_objective(cross_entropy, largest="full", smallest="tiny", drawn=-1)
+
+
+def test_every_level_may_have_a_loss_of_its_own(nested: NestedModel) -> None:
+    inputs, target = vectors(16)
+    coarse = labelled_loss("logits", lambda y, t: _hard(y, t // 2))
+    losses = {"tiny": coarse, "full": labelled_loss("logits", _hard)}
+    labels = {"logits": target}
+    expected = [
+        _hard(_logits(nested, 4, inputs), target // 2) / 2,
+        _hard(_logits(nested, 16, inputs), target) / 2,
+    ]
+    objective = joint_objective(("tiny", "full"), losses)
+    found = list(objective(nested, inputs, labels, _step()))
+    torch.testing.assert_close(found, expected)
+
+
+def test_levels_may_learn_tasks_of_their_own(nested: NestedModel) -> None:
+    (first, labels), (second, others) = vectors(16), vectors(8, seed=1)
+    objective = multitask_objective(("tiny", "full"), cross_entropy)
+    inputs, target = {"tiny": first, "full": second}, {"tiny": labels, "full": others}
+    found = list(objective(nested, inputs, target, _step()))
+    expected = [
+        _hard(_logits(nested, 4, first), labels) / 2,
+        _hard(_logits(nested, 16, second), others) / 2,
+    ]
+    torch.testing.assert_close(found, expected)
+
+
+def test_labels_that_a_level_lacks_are_refused(nested: NestedModel) -> None:
+    inputs, target = vectors(2)
+    objective = joint_objective(["tiny"], labelled_loss("logits", _hard))
+    with pytest.raises(UsageError, match="target: expected a dict with 'logits', found a Tensor"):
+        list(objective(nested, inputs, target, _step()))
+    with pytest.raises(UsageError, match=r"found \['logit'\]; did you mean 'logit'"):
+        list(objective(nested, inputs, {"logit": target}, _step()))
+    both = multitask_objective(["tiny", "full"], cross_entropy)
+    with pytest.raises(UsageError, match=r"inputs: expected a dict with 'full', found \['tiny'\]"):
+        list(both(nested, {"tiny": inputs}, {"tiny": target}, _step()))
+    with pytest.raises(UsageError, match=r"one for each of .*, found none for 'full'"):
+        joint_objective(["tiny", "full"], {"tiny": _hard})
 
 
 def test_the_levels_used_here_have_the_widths_written_out(nested: NestedModel) -> None:

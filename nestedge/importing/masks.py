@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,17 +17,13 @@ from nestedge.levels import Level
 from nestedge.masks import read_masks
 from nestedge.model import NestedModel
 from nestedge.nested import nest
-from nestedge.program.arguments import named_arguments
-from nestedge.program.graph import Weight
-from nestedge.program.operators import CONVOLUTION, TRANSPOSED_CONVOLUTION
+from nestedge.program.arguments import layer_weights
 from nestedge.tree import named
 
 Mask = npt.NDArray[np.bool_]
 
 SPARSE = "sparse"
 """The level of a network whose own zeros are the mask."""
-
-_LAYERS = CONVOLUTION | TRANSPOSED_CONVOLUTION | {"aten.linear.default"}
 
 
 def from_masks(
@@ -115,7 +111,7 @@ def _check_layers(nested: NestedModel, level: str, masks: Mapping[str, Mask]) ->
         for block in stage.removable.values()
         for tensor in block.tensors
     }
-    for name in _layers(nested):
+    for name in layer_weights(nested.elastic.program):
         if name not in masks or name in passed_by:
             continue
         weight = tensors[name].detach().cpu()
@@ -124,12 +120,3 @@ def _check_layers(nested: NestedModel, level: str, masks: Mapping[str, Mask]) ->
                 f"level {level!r} leaves nothing of {name!r}, and no shortcut passes by it: what "
                 "comes after would be a constant; keep some of its weights"
             )
-
-
-def _layers(nested: NestedModel) -> Iterator[str]:
-    """The weights of convolutions and linear layers."""
-    for node in nested.elastic.program.nodes:
-        if node.op in _LAYERS:
-            weight = named_arguments(node, lambda leaf: leaf)["weight"]
-            if isinstance(weight, Weight):
-                yield weight.name

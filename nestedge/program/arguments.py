@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from nestedge.program.graph import Node, Ref, Weight, substitute
-from nestedge.program.operators import resolve
+from nestedge.program.graph import Node, Program, Ref, Weight, substitute
+from nestedge.program.operators import WEIGHTED, resolve
 
 
 def named_arguments(node: Node, look_up: Callable[[Ref | Weight], Any]) -> dict[str, Any]:
@@ -33,6 +33,16 @@ def _schema(op: str) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 def _listed(argument: Any) -> Any:
     return [_listed(item) for item in argument] if isinstance(argument, tuple) else argument
+
+
+def layer_weights(program: Program) -> tuple[str, ...]:
+    """The stored weights of convolutions and linear layers, in the order in which they run."""
+    found = (
+        named_arguments(node, lambda leaf: leaf)["weight"]
+        for node in program.nodes
+        if node.op in WEIGHTED
+    )
+    return tuple(dict.fromkeys(leaf.name for leaf in found if isinstance(leaf, Weight)))
 
 
 def with_arguments(node: Node, changes: Mapping[str, Any]) -> Node:

@@ -60,6 +60,8 @@ MOVEMENT = _aten(
 
 CONVOLUTION = _aten("conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding")
 TRANSPOSED_CONVOLUTION = _aten("conv_transpose1d conv_transpose2d.input conv_transpose3d.input")
+WEIGHTED = CONVOLUTION | TRANSPOSED_CONVOLUTION | _aten("linear")
+"""Layers that multiply what they read by a weight."""
 CONTRACTION = _aten("linear matmul mm bmm addmm baddbmm einsum scaled_dot_product_attention")
 NORMALISATION = _aten("batch_norm layer_norm group_norm instance_norm rms_norm prelu _weight_norm")
 REDUCTION = _aten(

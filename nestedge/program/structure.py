@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -145,6 +145,25 @@ def rebuild(structure: Structure, leaves: Iterator[torch.Tensor]) -> Any:
     if structure.kind == "dict":
         return dict(zip(structure.keys, items, strict=True))
     return items if structure.kind == "list" else tuple(items)
+
+
+def restricted(structure: Structure, names: Collection[str]) -> Structure | None:
+    """The structure with some of its tensors only; containers that are left without any go too.
+
+    Constants stay as long as what they stand in does.
+
+    Returns:
+        None where nothing is left.
+    """
+    if structure.kind in ("tensor", "constant"):
+        return structure if structure.kind == "constant" or structure.name in names else None
+    kept = [restricted(item, names) for item in structure.items]
+    if any(structure.names()) and not any(item and any(item.names()) for item in kept):
+        return None
+    pairs = zip(_labels(structure), kept, strict=True)
+    left = {label: item for label, item in pairs if item is not None}
+    keys = tuple(left) if structure.kind == "dict" else ()
+    return replace(structure, keys=keys, items=tuple(left.values()))
 
 
 def to_json(structure: Structure) -> Any:

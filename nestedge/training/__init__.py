@@ -9,6 +9,12 @@ from nestedge.training.affine_scaling import (
     p_norm_like,
     scale_updates,
 )
+from nestedge.training.asni import (
+    ScheduledPruning,
+    Sigmoid,
+    sparsity_schedule,
+    two_segment_schedule,
+)
 from nestedge.training.batches import Batch, Batches
 from nestedge.training.checkpoints import Checkpoints
 from nestedge.training.connections import learn_connections
@@ -24,6 +30,9 @@ from nestedge.training.objectives import (
 )
 from nestedge.training.progress import Progress
 from nestedge.training.recalibration import recalibrate
+from nestedge.training.sparsity import Sparsity
+from nestedge.training.ternary import TernaryStart, start_from, ternary_start
+from nestedge.training.ternary_file import read_start, start_sizes, write_start
 
 __all__ = [
     "Batch",
@@ -32,7 +41,11 @@ __all__ = [
     "Diversity",
     "Objective",
     "Progress",
+    "ScheduledPruning",
+    "Sigmoid",
+    "Sparsity",
     "Step",
+    "TernaryStart",
     "UpdateScaling",
     "accuracy",
     "affine_scaling",
@@ -44,8 +57,15 @@ __all__ = [
     "nested_masks",
     "p_norm_like",
     "random_masks",
+    "read_start",
     "recalibrate",
     "sandwich_objective",
     "scale_updates",
+    "sparsity_schedule",
+    "start_from",
+    "start_sizes",
+    "ternary_start",
     "train",
+    "two_segment_schedule",
+    "write_start",
 ]

@@ -7,7 +7,7 @@ died stays exactly zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,9 @@ from torch.utils.hooks import RemovableHandle
 from nestedge.errors import UsageError, did_you_mean
 from nestedge.masks import Mask
 from nestedge.model import NestedModel
-from nestedge.program.arguments import named_arguments
-from nestedge.program.graph import Node, Weight
-from nestedge.program.operators import CONVOLUTION, TRANSPOSED_CONVOLUTION
+from nestedge.program.arguments import layer_weights
 from nestedge.training.nested_masks import check_minimum
 from nestedge.tree import named
-
-LAYERS = CONVOLUTION | TRANSPOSED_CONVOLUTION | {"aten.linear.default"}
-"""The operators whose weights are pruned."""
 
 
 def prunable(nested: NestedModel) -> tuple[str, ...]:
@@ -35,25 +30,16 @@ def prunable(nested: NestedModel) -> tuple[str, ...]:
     """
     program = nested.elastic.program
     tables = {
-        weight
+        leaf.name
         for node in program.nodes
         if node.op == "aten.embedding.default"
-        for weight in _weight(node)
+        for leaf in node.leaves()
     }
-    found = [
+    return tuple(
         name
-        for node in program.nodes
-        if node.op in LAYERS
-        for name in _weight(node)
+        for name in layer_weights(program)
         if program.tensors[name].role == "parameter" and name not in tables
-    ]
-    return tuple(dict.fromkeys(found))
-
-
-def _weight(node: Node) -> Iterator[str]:
-    weight = named_arguments(node, lambda leaf: leaf)["weight"]
-    if isinstance(weight, Weight):
-        yield weight.name
+    )
 
 
 class Sparsity:

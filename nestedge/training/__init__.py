@@ -18,6 +18,15 @@ from nestedge.training.asni import (
 from nestedge.training.batches import Batch, Batches
 from nestedge.training.checkpoints import Checkpoints
 from nestedge.training.connections import learn_connections
+from nestedge.training.evolution import (
+    Candidate,
+    Evolution,
+    Found,
+    macs_of,
+    parameters_of,
+    recalibrated_accuracy,
+    search,
+)
 from nestedge.training.loop import train
 from nestedge.training.nested_masks import nested_masks, random_masks
 from nestedge.training.objectives import (
@@ -30,37 +39,74 @@ from nestedge.training.objectives import (
 )
 from nestedge.training.progress import Progress
 from nestedge.training.recalibration import recalibrate
+from nestedge.training.shrinking import (
+    Phase,
+    Shrinking,
+    cosine_rate,
+    delayed_shrinking,
+    early_shrinking,
+    progressive_shrinking,
+    rate_schedule,
+    rates_in_turn,
+)
+from nestedge.training.sorting import Sorting, sort_after, sort_channels
+from nestedge.training.space import Space, space_of
 from nestedge.training.sparsity import Sparsity
+from nestedge.training.subnets import Subnets
+from nestedge.training.supernet import frozen, shrinking_objective
 from nestedge.training.ternary import TernaryStart, start_from, ternary_start
 from nestedge.training.ternary_file import read_start, start_sizes, write_start
 
 __all__ = [
     "Batch",
     "Batches",
+    "Candidate",
     "Checkpoints",
     "Diversity",
+    "Evolution",
+    "Found",
     "Objective",
+    "Phase",
     "Progress",
     "ScheduledPruning",
+    "Shrinking",
     "Sigmoid",
+    "Sorting",
+    "Space",
     "Sparsity",
     "Step",
+    "Subnets",
     "TernaryStart",
     "UpdateScaling",
     "accuracy",
     "affine_scaling",
+    "cosine_rate",
+    "delayed_shrinking",
+    "early_shrinking",
+    "frozen",
     "joint_objective",
     "labelled_loss",
     "learn_connections",
     "log_sum",
+    "macs_of",
     "multitask_objective",
     "nested_masks",
     "p_norm_like",
+    "parameters_of",
+    "progressive_shrinking",
     "random_masks",
+    "rate_schedule",
+    "rates_in_turn",
     "read_start",
     "recalibrate",
+    "recalibrated_accuracy",
     "sandwich_objective",
     "scale_updates",
+    "search",
+    "shrinking_objective",
+    "sort_after",
+    "sort_channels",
+    "space_of",
     "sparsity_schedule",
     "start_from",
     "start_sizes",

@@ -21,6 +21,7 @@ from nestedge.program.shapes import trace_shapes
 
 _ELEMENTWISE = (operators.UNARY | operators.JOIN) - operators.COMPARISON
 _TRANSPARENT = operators.MOVEMENT | {"aten.cat.default", "aten.stack.default", "aten.pad.default"}
+_MEANS = {"aten.mean.default", "aten.mean.dim"}
 _PRODUCTS = operators.CONVOLUTION | {"aten.linear.default"}
 
 
@@ -85,7 +86,7 @@ def _evaluation(op: str) -> Callable[[Node, LookUp], tuple[Any, ...]] | None:
         return _multiplication
     if op in _ELEMENTWISE:
         return _elementwise
-    if op in _TRANSPARENT or op == "aten.batch_norm.default":
+    if op in _TRANSPARENT | _MEANS or op == "aten.batch_norm.default":
         return lambda node, look_up: call(node, look_up, device=None)
     if op in operators.SPATIAL:
         return _resampled

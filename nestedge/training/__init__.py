@@ -9,6 +9,7 @@ from nestedge.training.affine_scaling import (
     p_norm_like,
     scale_updates,
 )
+from nestedge.training.apg import AcceleratedProximalGradient
 from nestedge.training.asni import (
     ScheduledPruning,
     Sigmoid,
@@ -39,6 +40,7 @@ from nestedge.training.objectives import (
 )
 from nestedge.training.progress import Progress
 from nestedge.training.recalibration import recalibrate
+from nestedge.training.scale_factors import ScaleFactors, add_scale_factors
 from nestedge.training.shrinking import (
     Phase,
     Shrinking,
@@ -52,12 +54,15 @@ from nestedge.training.shrinking import (
 from nestedge.training.sorting import Sorting, sort_after, sort_channels
 from nestedge.training.space import Space, space_of
 from nestedge.training.sparsity import Sparsity
+from nestedge.training.sss import JointOptimizer, sss_objective, sss_optimizer
+from nestedge.training.structures import Structure
 from nestedge.training.subnets import Subnets
 from nestedge.training.supernet import frozen, shrinking_objective
 from nestedge.training.ternary import TernaryStart, start_from, ternary_start
 from nestedge.training.ternary_file import read_start, start_sizes, write_start
 
 __all__ = [
+    "AcceleratedProximalGradient",
     "Batch",
     "Batches",
     "Candidate",
@@ -65,9 +70,11 @@ __all__ = [
     "Diversity",
     "Evolution",
     "Found",
+    "JointOptimizer",
     "Objective",
     "Phase",
     "Progress",
+    "ScaleFactors",
     "ScheduledPruning",
     "Shrinking",
     "Sigmoid",
@@ -75,10 +82,12 @@ __all__ = [
     "Space",
     "Sparsity",
     "Step",
+    "Structure",
     "Subnets",
     "TernaryStart",
     "UpdateScaling",
     "accuracy",
+    "add_scale_factors",
     "affine_scaling",
     "cosine_rate",
     "delayed_shrinking",
@@ -108,6 +117,8 @@ __all__ = [
     "sort_channels",
     "space_of",
     "sparsity_schedule",
+    "sss_objective",
+    "sss_optimizer",
     "start_from",
     "start_sizes",
     "ternary_start",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nestedge.errors import MissingDependencyError, did_you_mean
 
 if TYPE_CHECKING:
+    from nestedge.consensus import add_consensus
     from nestedge.devices.widths import width_multiple
     from nestedge.importing import (
         Subnet,
@@ -36,6 +37,7 @@ __all__ = [
     "Preprocessing",
     "Subnet",
     "__version__",
+    "add_consensus",
     "from_masks",
     "from_matformer",
     "from_slimmable",
@@ -57,6 +59,7 @@ _HOMES = {
     "NestedRuntime": "nestedge.runtime",
     "Preprocessing": "nestedge.preprocessing",
     "Subnet": "nestedge.importing",
+    "add_consensus": "nestedge.consensus",
     "from_masks": "nestedge.importing",
     "from_matformer": "nestedge.importing",
     "from_slimmable": "nestedge.importing",

@@ -20,9 +20,12 @@ class Card:
             its own (slimmable networks, Yu et al., 2019, arXiv:1812.08928); "statistics": the
             weights and biases are shared; "shared": the statistics too, as in a supernet whose
             subnets are recalibrated when they are taken out.
+        own: patterns of the names of other tensors of which every level that is not the whole
+            network has a copy of its own, as NestedNet's levels have a head each: ("fc.*",).
     """
 
     labels: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     divisor: int = 8
     batch_norm: BatchNorm = "switchable"
+    own: tuple[str, ...] = ()

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from nestedge.axes.analysis import ALWAYS, Analysis, Units, analyse
 from nestedge.axes.blocks import Stage, find_stages, without_blocks
 from nestedge.axes.layout import Layout, lay_out
+from nestedge.axes.outputs import add_outputs, given_outputs, with_outputs
 from nestedge.axes.parallel import Group, find_branches, without_branches
 from nestedge.axes.rewrite import Survival, specialise
 from nestedge.errors import UsageError
 from nestedge.intervals import entries
 from nestedge.layouts import Axis, Run, TensorLayout
-from nestedge.levels import Level, choose
+from nestedge.levels import Level, choose, chosen_outputs
 from nestedge.nesting import Choice, Nesting
 from nestedge.program.graph import Program, Ref
 
@@ -36,6 +37,7 @@ class Elastic:
         layout: its axes and those of its tensors.
         stages: rows of residual blocks.
         groups: modules side by side.
+        outputs: the name of the axis of outputs.
     """
 
     program: Program
@@ -43,6 +45,7 @@ class Elastic:
     layout: Layout
     stages: tuple[Stage, ...]
     groups: tuple[Group, ...] = ()
+    outputs: str = "outputs"
 
     @property
     def rows(self) -> tuple[Stage | Group, ...]:
@@ -62,7 +65,8 @@ class Elastic:
             name: replace(layout, requires=tuple(requires.get(name, ())))
             for name, layout in self._all_tensors().items()
         }
-        return Nesting({**self.layout.axes, **depths, **branches}, tensors)
+        nesting = Nesting({**self.layout.axes, **depths, **branches}, tensors)
+        return add_outputs(nesting, self.program, axis=self.outputs)
 
     def _all_tensors(self) -> dict[str, TensorLayout]:
         whole = {n: TensorLayout(((),) * len(s.shape)) for n, s in self.program.tensors.items()}
@@ -76,6 +80,10 @@ class Elastic:
         """
         choice = choose(level, name, axes, divisor=divisor)
         kept = dict(choice.kept)
+        names = [output for output, _ in self.program.outputs]
+        outputs = chosen_outputs(level, name, names)
+        if outputs != ((0, len(names)),):
+            kept[self.outputs] = outputs
         for row in self.rows:
             _check_stuck(row, choice, name)
             for path in _dropped(row, choice):
@@ -119,7 +127,8 @@ def study(program: Program) -> Elastic:
     groups = [
         replace(g, name=_free(g.name, taken, suffix="branches")) for g in groups if g.removable
     ]
-    return replace(elastic, stages=stages, groups=tuple(groups))
+    outputs = _free("outputs", taken, suffix="axis")
+    return replace(elastic, stages=stages, groups=tuple(groups), outputs=outputs)
 
 
 def _removable(row: _Row, elastic: Elastic) -> _Row:
@@ -193,7 +202,10 @@ def program_at(analysis: Analysis, elastic: Elastic, nesting: Nesting, level: st
     blocks = [path for stage in elastic.stages for path in _dropped(stage, choice)]
     branches = [path for group in elastic.groups for path in _dropped(group, choice)]
     program = without_blocks(specialise(Survival(analysis, live)), blocks)
-    return without_branches(program, branches)
+    program = without_branches(program, branches)
+    names = [name for name, _ in elastic.program.outputs]
+    given = given_outputs(program, nesting, level, axis=elastic.outputs, names=names)
+    return with_outputs(program, given)
 
 
 def _live_units(analysis: Analysis, nesting: Nesting, level: str) -> npt.NDArray[np.bool_]:

@@ -67,6 +67,7 @@ class LevelReport:
         removed: channels, heads or groups that element masks left dead and that are gone, by axis.
         kernels: the size of kernels that lost rings of zeros, by the name of the weight.
         branches: modules whose branch was always zero and is gone.
+        outputs: the names of what it returns.
         stayed: constant ones that could not go, and why.
     """
 
@@ -79,6 +80,7 @@ class LevelReport:
     removed: Mapping[str, int]
     kernels: Mapping[str, tuple[int, ...]]
     branches: tuple[str, ...]
+    outputs: tuple[str, ...]
     stayed: tuple[Stayed, ...]
 
 
@@ -88,7 +90,7 @@ class Inspection:
 
     Attributes:
         levels: by name.
-        axes: for every axis but depths its breakpoints, in units from 0 to its size.
+        axes: for every axis but depths and outputs its breakpoints, in units from 0 to its size.
         tiles: into how many tiles its segments cut the weights.
         stored_parameters: weights and biases that are stored, level-specific ones included.
         is_chain: whether of any two levels one lies in the other.
@@ -131,7 +133,11 @@ def inspect(nested: NestedModel, *, multiple: int = VECTOR) -> Inspection:
             )
             for level in nested.levels
         },
-        axes={n: nesting.segments[n] for n, axis in nesting.axes.items() if axis.kind != "depth"},
+        axes={
+            name: nesting.segments[name]
+            for name, axis in nesting.axes.items()
+            if axis.kind not in ("depth", "outputs")
+        },
         tiles=sum(nesting.tiles(tensor) for tensor in nesting.tensors),
         stored_parameters=sum(parameter.numel() for parameter in nested.parameters()),
         is_chain=nesting.is_chain(),
@@ -144,7 +150,10 @@ def _level(
 ) -> LevelReport:
     harvest = harvest_level(nested, level)
     program = harvest.level.program
-    choice, axes = nested.nesting.choice(level), nested.nesting.axes
+    nesting = nested.nesting
+    # A consensus has no axes of its own: what its members have of them is said of these.
+    is_joined = level in nesting.consensus
+    choice, axes = (Choice(), {}) if is_joined else (nesting.choice(level), nesting.axes)
     kept = {name: _kept(choice, name, axis) for name, axis in axes.items()}
     blocks = {name: kept[name] for name, axis in axes.items() if axis.kind == "depth"}
     finer = {
@@ -158,10 +167,11 @@ def _level(
         inside=inside,
         blocks=blocks,
         finer=finer,
-        wasted=tuple(_wasted(program, nested, multiple)),
+        wasted=() if is_joined else tuple(_wasted(program, nested, multiple)),
         removed=harvest.removed,
         kernels=harvest.kernels,
         branches=harvest.branches,
+        outputs=tuple(name for name, _ in program.outputs),
         stayed=harvest.stayed,
     )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal, get_args
+from typing import Literal
 
-Kind = Literal["width", "head_width", "kernel", "depth", "branches"]
+Kind = Literal["width", "head_width", "kernel", "depth", "branches", "outputs"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("width", "head_width", "kernel", "depth", "branches")
+"""The kinds of axes that a level has shares, numbers or lists of units of: all but "outputs"."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Axis:
             kernel: its first and its last tap.
         kind: what the units are: "width": channels, heads or groups; "head_width": places in a
             head or group, the same in each of them; "kernel": the rings around the middle of a
-            kernel, from within; "depth": blocks; "branches": modules side by side.
+            kernel, from within; "depth": blocks; "branches": modules side by side; "outputs": what
+            the network returns.
         base: entries beside the units that every level has where the axis first occurs: of a
             kernel the taps in the middle.
     """
@@ -62,11 +64,14 @@ class TensorLayout:
         inner: the same once more where an entry has two units, say of a head and of a place in
             the head, and a level has it where it keeps both; empty where no dimension does.
         requires: blocks and branches (axis, unit) without which the tensor does not exist.
+        serves: outputs (axis, unit) without all of which the tensor does not exist: those that
+            need it; empty where every output does, or none.
     """
 
     dims: tuple[tuple[Run, ...], ...]
     requires: tuple[tuple[str, int], ...] = ()
     inner: tuple[tuple[Run, ...], ...] = ()
+    serves: tuple[tuple[str, int], ...] = ()
 
     def covers(self) -> Iterator[tuple[tuple[Run, ...], ...]]:
         """For each dimension the rows of runs that cover it: none, one, or one inside another."""

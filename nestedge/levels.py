@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -40,6 +41,8 @@ class Level:
         depth: of the blocks of the stages; or a number of blocks for every stage, in order.
         branches: of the modules side by side whose outputs are added or concatenated: the branches
             of a block, the experts of a layer.
+        outputs: the names of the outputs that the level gives, where the network has several; all
+            unless given. What only the others need is not in the level.
         masks: for names of weights an array of the weight's shape that is true where the level
             has the weight (unstructured pruning). The channels stay; their weights are zero.
     """
@@ -49,7 +52,20 @@ class Level:
     kernel: int | Mapping[str, int] | None = field(default=None, kw_only=True)
     branches: Share | Mapping[str, Units] = field(default=1.0, kw_only=True)
     depth: Share | Sequence[int] | Mapping[str, Units] = 1.0
+    outputs: str | Sequence[str] | None = field(default=None, kw_only=True)
     masks: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+
+
+def check_name(name: str) -> None:
+    """Check that a level may be called so: its name is a part of those of files.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        raise UsageError(
+            f"level {name!r}: expected letters, digits, '_' and '-' only, and no '-' first"
+        )
 
 
 def choose(level: Level, name: str, axes: Mapping[str, Axis], *, divisor: int) -> Choice:
@@ -75,6 +91,33 @@ def choose(level: Level, name: str, axes: Mapping[str, Axis], *, divisor: int) -
             if intervals != ((0, axis.size),):
                 kept[axis_name] = intervals
     return Choice(kept)
+
+
+def chosen_outputs(level: Level, name: str, outputs: Sequence[str]) -> Intervals:
+    """The outputs that a level gives, by their places in the network's.
+
+    Args:
+        level: what is asked for.
+        name: the level's name, for errors.
+        outputs: the names of all outputs, in order.
+
+    Raises:
+        UsageError: an output is unknown or named twice, or none is named.
+    """
+    if level.outputs is None:
+        return ((0, len(outputs)),)
+    asked = [level.outputs] if isinstance(level.outputs, str) else list(level.outputs)
+    for output in asked:
+        if output not in outputs:
+            raise UsageError(
+                f"level {name!r}: no output {output!r}; the network has {list(outputs)}"
+                f"{did_you_mean(output, outputs)}"
+            )
+    if not asked or len(set(asked)) < len(asked):
+        raise UsageError(
+            f"level {name!r}: outputs: expected some of {list(outputs)}, each once, found {asked}"
+        )
+    return intervals_of(np.array([output in asked for output in outputs]))
 
 
 def _kept(axis: Axis, asked: Units, *, divisor: int, where: str) -> Intervals:
@@ -112,7 +155,7 @@ def _asked(
             fitting = [axis for axis in axes if axis == pattern or fnmatchcase(axis, pattern)]
             if not fitting:
                 raise UsageError(
-                    f"{what}: no axis fits {pattern!r}; the network has {_some(axes)}"
+                    f"{what}: no axis fits {pattern!r}; the network has {some_names(axes)}"
                     f"{did_you_mean(pattern, axes)}"
                 )
             found.update(dict.fromkeys(fitting, units))
@@ -134,7 +177,8 @@ def _asked(
     return dict.fromkeys(axes, asked)
 
 
-def _some(names: Iterable[str], limit: int = 6) -> str:
+def some_names(names: Iterable[str], limit: int = 6) -> str:
+    """The first few names, and how many there are more, for errors."""
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(map(repr, listed[:limit])) + more if listed else "none"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,18 +16,19 @@ from torch import nn
 from nestedge.axes.analysis import Analysis, analyse
 from nestedge.calibration import Calibration
 from nestedge.card import Card
-from nestedge.elastic import Elastic, program_at
-from nestedge.errors import UsageError
+from nestedge.elastic import Elastic
 from nestedge.inputs import calibration_from, input_tensors
-from nestedge.intervals import Intervals
-from nestedge.levels import Level
+from nestedge.levels import Level, check_name
 from nestedge.masks import check_nested_masks, encode_masks, read_masks
 from nestedge.nesting import Nesting
 from nestedge.origin import Origin, training_program
-from nestedge.plan import BatchNorm, Mode, Plan, batch_norm_tensors, cut, masked
+from nestedge.plan import BatchNorm, Mode, Plan, own_tensors
 from nestedge.program.graph import Program, run
 from nestedge.program.structure import rebuild
-from nestedge.tree import named, register
+from nestedge.stored import own_specs, typed
+from nestedge.tree import named, register, role_of
+from nestedge.voting import join_plans
+from nestedge.weights import Weights, plan_level
 
 
 class NestedModel(nn.Module):
@@ -81,8 +81,8 @@ class NestedModel(nn.Module):
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The names of the levels, in the order in which they were added."""
-        return tuple(self.nesting.levels)
+        """The names of the levels, in the order in which they were added; consensus ones last."""
+        return self.nesting.names
 
     @property
     def training_program(self) -> Program:
@@ -110,7 +110,12 @@ class NestedModel(nn.Module):
         return self
 
     def add_level(
-        self, name: str, level: Level | float, *, batch_norm: BatchNorm | None = None
+        self,
+        name: str,
+        level: Level | float,
+        *,
+        batch_norm: BatchNorm | None = None,
+        own: Sequence[str] | None = None,
     ) -> None:
         """Add a level: axes are cut at its widths; no stored tensor changes.
 
@@ -121,21 +126,24 @@ class NestedModel(nn.Module):
             name: of the level.
             level: a width multiplier, or what it keeps.
             batch_norm: which batch-norm tensors it has of its own; as the card says unless given.
+            own: patterns of the others that it has of its own; as the card says unless given.
 
         Raises:
-            UsageError: the level is taken, out of range, or its masks do not nest.
+            UsageError: the level is taken or out of range, its masks do not nest, or a pattern fits
+                nothing.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
-            raise UsageError(
-                f"level {name!r}: expected letters, digits, '_' and '-' only, and no '-' first"
-            )
+        check_name(name)
         asked = level if isinstance(level, Level) else Level(width=level)
         axes = self.nesting.axes
         choice = self.elastic.choose(asked, name, axes, divisor=self.card.divisor)
         masks = read_masks(asked.masks, name, self.elastic.program)
-        policy = batch_norm or self.card.batch_norm
-        owned = batch_norm_tensors(self.elastic.program, policy) if choice.kept or masks else ()
-        nesting = self.nesting.with_level(name, choice, own=owned)
+        owned = own_tensors(
+            self.elastic.program,
+            batch_norm=batch_norm or self.card.batch_norm,
+            patterns=self.card.own if own is None else own,
+            aliases=self.aliases,
+        )
+        nesting = self.nesting.with_level(name, choice, own=owned if choice.kept or masks else ())
         present = {t: code.cpu().numpy() for t, code in named(self.codes).items()}
         patterns, codes = encode_masks(nesting, present, name, masks)
         nesting = replace(nesting, patterns=patterns)
@@ -148,7 +156,7 @@ class NestedModel(nn.Module):
         """Remove a level and its own tensors.
 
         Raises:
-            UsageError: there is no such level.
+            UsageError: there is no such level, or a consensus needs it.
         """
         self.nesting = self.nesting.without_level(name)
         self._plans = {key: plan for key, plan in self._plans.items() if key[0] != name}
@@ -161,26 +169,24 @@ class NestedModel(nn.Module):
             register(self.codes, tensor, torch.from_numpy(code).to(shared[tensor].device), "buffer")
 
     def _store_own(self, level: str) -> None:
-        uses = {t: self.nesting.uses(level, t) for t in sorted(self.nesting.own[level])}
-        found = self._masked((t for t, used in uses.items() if used is not None), level)
-        self._register_own(level, {t: cut(v, uses[t]).detach().clone() for t, v in found.items()})
+        """Copies of what the level uses of the shared tensors that it has of its own."""
+        specs = own_specs(self.elastic.program, self.nesting, level)
+        uses = {name: self.nesting.uses(level, name) for name in specs}
+        found = replace(self._weights(), own=lambda _: {}).of(level, uses)
+        self.register_own(level, typed({n: t.detach().clone() for n, t in found.items()}, specs))
 
-    def _masked(self, names: Iterable[str], level: str | None) -> dict[str, torch.Tensor]:
-        """Shared tensors, with zeros where the masks of a level have none of them."""
-        shared, codes = named(self.shared), named(self.codes)
-        for view in self.views:
-            shared |= view(shared)
-        found = {name: shared[name] for name in names}
-        for name in codes.keys() & found.keys() if level is not None else ():
-            used = [level in levels for levels in self.nesting.patterns[name]]
-            found[name] = masked(found[name], codes[name], used)
-        return found
-
-    def _register_own(self, level: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    def register_own(self, level: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take the tensors that a level has of its own."""
         tree = nn.Module()
         for tensor, value in tensors.items():
-            register(tree, tensor, value, self.elastic.program.tensors[tensor].role)
+            register(tree, tensor, value, role_of(value))
         self.own[f"level_{level}"] = tree
+
+    def _weights(self) -> Weights:
+        shared = named(self.shared)
+        for view in self.views:
+            shared |= view(shared)
+        return Weights(self.nesting, shared, named(self.codes), self.own_tensors)
 
     def restore_levels(
         self,
@@ -194,7 +200,7 @@ class NestedModel(nn.Module):
         self._plans.clear()
         self._store_codes(codes)
         for level, tensors in own.items():
-            self._register_own(level, tensors)
+            self.register_own(level, tensors)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network as a .nest, from which `nestedge.load` makes it again.
@@ -220,7 +226,7 @@ class NestedModel(nn.Module):
             UsageError: there is no such level.
         """
         for level in levels:
-            self.nesting.choice(level)
+            self.nesting.members(level)
         before, self._active = self._active, levels
         try:
             yield self
@@ -271,25 +277,17 @@ class NestedModel(nn.Module):
     def plan(self, level: str | None, mode: Mode = "eval") -> Plan:
         """How a level runs; None is the full network."""
         if (level, mode) not in self._plans:
-            analysis = self._analysis(mode)
-            found: dict[str, tuple[Intervals | None, ...]]
-            if level is None:
-                program = analysis.program
-                found = {t: (None,) * len(program.tensors[t].shape) for t in program.used_tensors()}
-            else:
-                program = program_at(analysis, self.elastic, self.nesting, level)
-                found = {t: self.nesting.uses(level, t) or () for t in program.used_tensors()}
-            self._plans[level, mode] = Plan(program, found)
+            consensus = self.nesting.consensus.get(level or "")
+            self._plans[level, mode] = (
+                plan_level(self._analysis(mode), self.elastic, self.nesting, level)
+                if consensus is None
+                else join_plans({m: self.plan(m, mode) for m in consensus.members}, consensus)
+            )
         return self._plans[level, mode]
 
     def weights(self, plan: Plan, level: str | None) -> dict[str, torch.Tensor]:
         """The tensors of a plan, as differentiable functions of the shared and own ones."""
-        own = self.own_tensors(level) if level is not None else {}
-        masked = self._masked((name for name in plan.uses if name not in own), level)
-        return {
-            name: own[name] if name in own else cut(masked[name], uses)
-            for name, uses in plan.uses.items()
-        }
+        return self._weights().of(level, plan.uses)
 
     def own_tensors(self, level: str) -> dict[str, torch.Tensor]:
         """The level-specific tensors of a level, by their names in the network.
@@ -297,5 +295,5 @@ class NestedModel(nn.Module):
         Raises:
             UsageError: there is no such level.
         """
-        self.nesting.choice(level)
+        self.nesting.members(level)
         return named(self.own[f"level_{level}"])

@@ -74,6 +74,7 @@ def _manifest(nested: NestedModel) -> Manifest:
         preprocessing=nested.card.preprocessing,
         divisor=nested.card.divisor,
         batch_norm=nested.card.batch_norm,
+        own=nested.card.own,
         aliases=nested.aliases,
         examples=tuple(nested.examples),
         calibration_cases=None if nested.calibration is None else nested.calibration.cases,

@@ -9,17 +9,19 @@ from its intervals alone: nothing here is per element, except the codes of an el
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from nestedge.errors import UsageError, did_you_mean
-from nestedge.intervals import Intervals, common, is_subset, merged
-from nestedge.layouts import Axis, Run, TensorLayout
+from nestedge.intervals import Intervals, is_subset
+from nestedge.joining import Consensus
+from nestedge.layouts import Axis, TensorLayout
+from nestedge.usage import Keep, edges, exists, is_served, used_entries
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Nesting:
             copy of its own (batch-norm sets), of the size that the level uses.
         patterns: for a tensor with an element mask, the set of levels behind each code; code 0
             is the weights that no level uses.
+        consensus: the levels that are made of others, and use what these do.
     """
 
     axes: Mapping[str, Axis]
@@ -52,6 +55,23 @@ class Nesting:
     levels: Mapping[str, Choice] = field(default_factory=dict)
     own: Mapping[str, frozenset[str]] = field(default_factory=dict)
     patterns: Mapping[str, tuple[frozenset[str], ...]] = field(default_factory=dict)
+    consensus: Mapping[str, Consensus] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all levels, those made of others last."""
+        return (*self.levels, *self.consensus)
+
+    def members(self, level: str) -> tuple[str, ...]:
+        """The levels that a level is made of: itself, or the members of a consensus.
+
+        Raises:
+            UsageError: there is no such level.
+        """
+        if level in self.consensus:
+            return self.consensus[level].members
+        self.choice(level)
+        return (level,)
 
     @cached_property
     def segments(self) -> dict[str, tuple[int, ...]]:
@@ -75,12 +95,15 @@ class Nesting:
         """What `level` keeps.
 
         Raises:
-            UsageError: there is no such level.
+            UsageError: there is no such level, or it is a consensus.
         """
+        if level in self.consensus:
+            members = list(self.consensus[level].members)
+            raise UsageError(f"level {level!r} is a consensus of {members}; ask for one of these")
         if level not in self.levels:
             raise UsageError(
-                f"no level {level!r}; the network has {list(self.levels)}"
-                f"{did_you_mean(level, self.levels)}"
+                f"no level {level!r}; the network has {list(self.names)}"
+                f"{did_you_mean(level, self.names)}"
             )
         return self.levels[level]
 
@@ -107,49 +130,32 @@ class Nesting:
         """
         choice = self.choice(level)
         layout = self.tensors[tensor]
-        for axis, unit in layout.requires:
-            kept = choice.intervals(axis, self.axes[axis].size)
-            if not any(start <= unit < stop for start, stop in kept):
-                return None
-        return tuple(self._entries_of_all(choice, rows) for rows in layout.covers())
-
-    def _entries_of_all(
-        self, choice: Choice, rows: tuple[tuple[Run, ...], ...]
-    ) -> Intervals | None:
-        found: Intervals | None = None
-        for row in rows:
-            kept = self._entries(choice, row)
-            if kept is not None:
-                found = kept if found is None else common(found, kept)
-        return found
-
-    def _entries(self, choice: Choice, runs: tuple[Run, ...]) -> Intervals | None:
-        if all(run.axis is None or run.axis not in choice.kept for run in runs):
+        keep = self._keep(choice)
+        if not exists(layout, keep) or not is_served(layout, keep):
             return None
-        found: list[tuple[int, int]] = []
-        offset = 0
-        for run in runs:
-            for start, stop in self._clipped(choice, run):
-                shift = offset - run.start * run.repeat
-                found.append((start * run.repeat + shift, stop * run.repeat + shift))
-            offset += run.entries
-        return merged(found)
+        return tuple(used_entries(rows, keep, chosen=choice.kept) for rows in layout.covers())
 
-    def _clipped(self, choice: Choice, run: Run) -> Iterator[tuple[int, int]]:
-        if run.axis is None:
-            yield run.start, run.stop
-            return
-        for start, stop in choice.intervals(run.axis, self.axes[run.axis].size):
-            low, high = max(start, run.start), min(stop, run.stop)
-            if low < high:
-                yield low, high
+    def unserved(self, level: str) -> set[str]:
+        """The tensors that only outputs need that the level does not give."""
+        keep = self._keep(self.choice(level))
+        return {name for name, layout in self.tensors.items() if not is_served(layout, keep)}
+
+    def _keep(self, choice: Choice) -> Keep:
+        return lambda axis: choice.intervals(axis, self.axes[axis].size)
 
     def contains(self, larger: str, smaller: str) -> bool:
         """Whether every weight that `smaller` uses is used by `larger` too.
 
         Kept intervals of every axis being subsets is enough: what a level uses of a tensor is
-        a monotone function of them. Element masks are compared by their codes.
+        a monotone function of them. Element masks are compared by their codes. A consensus contains
+        what one of its members does, and lies in another one that has more members than its own.
         """
+        members = set(self.members(larger))
+        if smaller in self.consensus:
+            others = set(self.members(smaller))
+            return larger == smaller or (larger in self.consensus and others < members)
+        if larger in self.consensus:
+            return any(self.contains(member, smaller) for member in members)
         return self.structure_contains(larger, smaller) and not self.stray_codes(larger, smaller)
 
     def structure_contains(self, larger: str, smaller: str) -> bool:
@@ -182,14 +188,14 @@ class Nesting:
         """Every pair (smaller, larger) of levels of which the first is inside the second."""
         return tuple(
             (small, large)
-            for small in self.levels
-            for large in self.levels
+            for small in self.names
+            for large in self.names
             if small != large and self.contains(large, small)
         )
 
     def is_chain(self) -> bool:
         """Whether of any two levels one contains the other."""
-        names = list(self.levels)
+        names = self.names
         return all(
             self.contains(a, b) or self.contains(b, a)
             for i, a in enumerate(names)
@@ -202,8 +208,7 @@ class Nesting:
         Raises:
             UsageError: the name is taken, an axis is unknown or would be left empty.
         """
-        if name in self.levels:
-            raise UsageError(f"level {name!r} exists already; choose another name")
+        self._check_free(name)
         for axis, intervals in choice.kept.items():
             if axis not in self.axes:
                 raise UsageError(f"no axis {axis!r}{did_you_mean(axis, self.axes)}")
@@ -219,13 +224,42 @@ class Nesting:
                 raise UsageError(f"level {name!r} leaves nothing of {tensor!r}; keep a unit of it")
         return wider
 
+    def with_consensus(self, name: str, consensus: Consensus) -> Nesting:
+        """The nesting with one more level that is made of others.
+
+        Raises:
+            UsageError: the name is taken, a member is unknown, a consensus itself or named twice,
+                or there is only one.
+        """
+        self._check_free(name)
+        for member in consensus.members:
+            self.choice(member)
+        if len(set(consensus.members)) < max(2, len(consensus.members)):
+            raise UsageError(
+                f"level {name!r}: expected two or more different levels of "
+                f"{list(self.levels)}, found {list(consensus.members)}"
+            )
+        return replace(self, consensus={**self.consensus, name: consensus})
+
+    def _check_free(self, name: str) -> None:
+        if name in self.names:
+            raise UsageError(f"level {name!r} exists already; choose another name")
+
     def without_level(self, name: str) -> Nesting:
         """The nesting with one level less.
 
         Raises:
-            UsageError: there is no such level.
+            UsageError: there is no such level, or a consensus needs it.
         """
+        if name in self.consensus:
+            left = {n: consensus for n, consensus in self.consensus.items() if n != name}
+            return replace(self, consensus=left)
         self.choice(name)
+        needing = [n for n, consensus in self.consensus.items() if name in consensus.members]
+        if needing:
+            raise UsageError(
+                f"level {name!r} is in the consensus {needing[0]!r}; remove that first"
+            )
         others = [level for level in self.levels if level != name]
         return replace(
             self,
@@ -239,6 +273,8 @@ class Nesting:
 
     def _check_intervals(self, level: str, axis: str, intervals: Intervals) -> None:
         size = self.axes[axis].size
+        if not intervals and self.axes[axis].kind == "outputs":
+            raise UsageError(f"level {level!r} gives no output; name one")
         flat = [end for interval in intervals for end in interval]
         if flat and (flat[0] < 0 or flat[-1] > size or any(a >= b for a, b in pairwise(flat))):
             raise UsageError(
@@ -249,19 +285,8 @@ class Nesting:
     def tiles(self, tensor: str) -> int:
         """Into how many tiles the segments cut a tensor."""
         count = 1
+        chosen = {axis for choice in self.levels.values() for axis in choice.kept}
         for rows in self.tensors[tensor].covers():
-            count *= max(1, len({edge for row in rows for edge in self._edges(row)}))
+            found = {edge for row in rows for edge in edges(row, self.segments, chosen=chosen)}
+            count *= max(1, len(found))
         return count
-
-    def _edges(self, runs: tuple[Run, ...]) -> Iterator[int]:
-        """The entries of a dimension at which what levels keep of it may change."""
-        was_chosen = True
-        offsets = accumulate((run.entries for run in runs), initial=0)
-        for run, offset in zip(runs, offsets, strict=False):
-            is_chosen = any(run.axis in choice.kept for choice in self.levels.values())
-            if is_chosen or was_chosen:
-                yield offset
-            for bound in self.segments[run.axis] if run.axis is not None else ():
-                if run.start < bound < run.stop:
-                    yield offset + (bound - run.start) * run.repeat
-            was_chosen = is_chosen

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
 
+from nestedge.errors import UsageError, did_you_mean
 from nestedge.intervals import Intervals
+from nestedge.levels import some_names
 from nestedge.program.graph import Program, Weight
 
 Mode = Literal["eval", "train"]
@@ -36,6 +39,38 @@ def cut(tensor: torch.Tensor, uses: Sequence[Intervals | None] | None) -> torch.
 def masked(tensor: torch.Tensor, codes: torch.Tensor, used: Sequence[bool]) -> torch.Tensor:
     """A tensor with zeros where the codes are those of weights that a level lacks."""
     return tensor * tensor.new_tensor(used)[codes.long()]
+
+
+def own_tensors(
+    program: Program,
+    *,
+    batch_norm: BatchNorm,
+    patterns: Sequence[str],
+    aliases: Mapping[str, str],
+) -> list[str]:
+    """The tensors that every level has a copy of its own of.
+
+    Args:
+        program: of the network.
+        batch_norm: which ones of batch norms.
+        patterns: of the names of others.
+        aliases: other names of tied tensors, to the name in use.
+
+    Raises:
+        UsageError: a pattern fits no tensor.
+    """
+    stored = [name for name, spec in program.tensors.items() if spec.role != "constant"]
+    names = {**{name: name for name in stored}, **aliases}
+    found = dict.fromkeys(batch_norm_tensors(program, batch_norm))
+    for pattern in patterns:
+        fitting = [names[n] for n in names if n == pattern or fnmatchcase(n, pattern)]
+        if not fitting:
+            raise UsageError(
+                f"own: no tensor fits {pattern!r}; the network has {some_names(stored)}"
+                f"{did_you_mean(pattern, names)}"
+            )
+        found.update(dict.fromkeys(fitting))
+    return list(found)
 
 
 def batch_norm_tensors(program: Program, policy: BatchNorm) -> list[str]:

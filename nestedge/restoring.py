@@ -13,16 +13,19 @@ import torch
 from nestedge import __version__
 from nestedge.calibration import Calibration
 from nestedge.card import Card
-from nestedge.elastic import study
+from nestedge.elastic import Elastic, study
 from nestedge.errors import FormatError, UsageError, did_you_mean
 from nestedge.inputs import calibration_of
 from nestedge.layouts import TensorLayout
-from nestedge.manifest import FINE, Manifest
+from nestedge.manifest import Manifest
 from nestedge.masks import check_nested_masks
 from nestedge.model import NestedModel
 from nestedge.nesting import Nesting
+from nestedge.nesting_document import FINE, SERVING, kinds_in
 from nestedge.program.graph import Program
-from nestedge.stored import branch, difference, expected_forms, forms_of
+from nestedge.program.serialization import DTYPES
+from nestedge.stored import branch, difference, expected_forms, forms_of, own_specs
+from nestedge.voting import check_consensus
 
 
 def restore(
@@ -51,19 +54,23 @@ def restore(
     with _one_line("program.json: eval"):
         elastic = study(program)
     full = elastic.nesting()
-    _check_agreement(manifest, nesting, full if manifest.format >= FINE else _coarse(full))
-    nesting = replace(full, levels=nesting.levels, own=nesting.own, patterns=nesting.patterns)
+    _check_agreement(manifest, nesting, _as_of(manifest.format, full))
+    nesting = replace(nesting, axes=full.axes, tensors=full.tensors)
+    _check_consensus(elastic, nesting)
     with _one_line("program.json: train"):
         nested = NestedModel(
             elastic,
-            branch(tensors, "shared/", program=program),
+            branch(tensors, "shared/", specs=program.tensors),
             examples={spec.name: tensors[f"examples/{spec.name}"] for spec in program.inputs},
             card=_card(manifest),
             aliases=manifest.aliases,
             train_program=training,
             calibration=calibration,
         )
-    own = {level: branch(tensors, f"levels/{level}/", program=program) for level in nesting.levels}
+    own = {
+        level: branch(tensors, f"levels/{level}/", specs=own_specs(program, nesting, level))
+        for level in nesting.names
+    }
     nested.restore_levels(nesting, own=own, codes=codes)
     return nested
 
@@ -74,6 +81,7 @@ def _card(manifest: Manifest) -> Card:
         preprocessing=manifest.preprocessing,
         divisor=manifest.divisor,
         batch_norm=manifest.batch_norm,
+        own=manifest.own,
     )
 
 
@@ -103,6 +111,12 @@ def _check_names(manifest: Manifest, program: Program) -> None:
                     f"manifest.json: {part}: the program has no tensor {name!r}"
                     f"{did_you_mean(name, program.tensors)}"
                 )
+    for name, consensus in manifest.nesting.consensus.items():
+        if consensus.layer is not None and consensus.layer.dtype not in DTYPES:
+            raise FormatError(
+                f"manifest.json: consensus: {name!r}: expected one of {', '.join(DTYPES)}, found "
+                f"{consensus.layer.dtype!r}"
+            )
     inputs = sorted(spec.name for spec in program.inputs)
     if sorted(manifest.examples) != inputs:
         raise FormatError(
@@ -116,9 +130,16 @@ def _whole(nesting: Nesting, program: Program) -> Nesting:
     return replace(nesting, tensors={**whole, **nesting.tensors})
 
 
-def _coarse(nesting: Nesting) -> Nesting:
-    """The nesting as formats before FINE have it: kernels are whole, and heads keep their width."""
-    axes = {name: axis for name, axis in nesting.axes.items() if axis.kind in ("width", "depth")}
+def _as_of(version: int, nesting: Nesting) -> Nesting:
+    """The nesting as a version of the format has it.
+
+    Before FINE kernels are whole, and heads keep their width; before SERVING every level gives all
+    outputs.
+    """
+    if version >= SERVING:
+        return nesting
+    kinds, is_fine = kinds_in(version), version >= FINE
+    axes = {name: axis for name, axis in nesting.axes.items() if axis.kind in kinds}
     tensors = {
         name: TensorLayout(
             tuple(
@@ -126,6 +147,7 @@ def _coarse(nesting: Nesting) -> Nesting:
                 for runs in layout.dims
             ),
             tuple(needed for needed in layout.requires if needed[0] in axes),
+            layout.inner if is_fine else (),
         )
         for name, layout in nesting.tensors.items()
     }
@@ -142,6 +164,14 @@ def _check_agreement(manifest: Manifest, stated: Nesting, found: Nesting) -> Non
                     f"program; the file is damaged, or only nestedge {manifest.nestedge}, which "
                     "wrote it, can read it"
                 )
+
+
+def _check_consensus(elastic: Elastic, nesting: Nesting) -> None:
+    try:
+        for name in nesting.consensus:
+            check_consensus(elastic, nesting, name)
+    except UsageError as error:
+        raise FormatError(f"manifest.json: {error}") from error
 
 
 def _check_codes(nesting: Nesting, codes: Mapping[str, npt.NDArray[np.uint8]]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from nestedge.errors import did_you_mean
 from nestedge.intervals import Intervals
+from nestedge.joining import Consensus
 from nestedge.nesting import Nesting
-from nestedge.program.graph import Program
+from nestedge.program.graph import Program, TensorSpec
+from nestedge.program.serialization import DTYPES
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,30 @@ def expected_forms(program: Program, nesting: Nesting, *, cases: int | None) -> 
         found |= {f"calibration/{name}": form for name, form in forms.items()}
     for name in nesting.patterns:
         found[f"codes/{name}"] = Form(program.tensors[name].shape, torch.uint8)
-    for level in nesting.levels:
-        for name in nesting.own[level]:
-            uses, spec = nesting.uses(level, name), program.tensors[name]
-            if uses is not None:
-                found[f"levels/{level}/{name}"] = Form(_cut(spec.shape, uses), spec.dtype)
+    for level in nesting.names:
+        for name, spec in own_specs(program, nesting, level).items():
+            found[f"levels/{level}/{name}"] = Form(spec.shape, spec.dtype)
     return found
+
+
+def own_specs(program: Program, nesting: Nesting, level: str) -> dict[str, TensorSpec]:
+    """The tensors that a level has of its own, by name."""
+    if level in nesting.consensus:
+        return layer_specs(nesting.consensus[level])
+    found = {}
+    for name in sorted(nesting.own[level]):
+        uses, spec = nesting.uses(level, name), program.tensors[name]
+        if uses is not None:
+            found[name] = replace(spec, shape=_cut(spec.shape, uses))
+    return found
+
+
+def layer_specs(consensus: Consensus) -> dict[str, TensorSpec]:
+    """The tensors that a consensus has of its own, by name."""
+    if consensus.layer is None:
+        return {}
+    dtype = DTYPES[consensus.layer.dtype]
+    return {name: TensorSpec(s, dtype, "parameter") for name, s in consensus.shapes().items()}
 
 
 def calibration_forms(program: Program, cases: int) -> dict[str, Form]:
@@ -83,15 +103,21 @@ def difference(expected: Mapping[str, Form], found: Mapping[str, Form]) -> str:
 
 
 def branch(
-    tensors: Mapping[str, torch.Tensor], prefix: str, *, program: Program
+    tensors: Mapping[str, torch.Tensor], prefix: str, *, specs: Mapping[str, TensorSpec]
 ) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with a prefix, without it; parameters as such."""
+    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return typed(found, specs)
+
+
+def typed(
+    tensors: Mapping[str, torch.Tensor], specs: Mapping[str, TensorSpec]
+) -> dict[str, torch.Tensor]:
+    """The tensors, those that are parameters as such."""
     found = {}
     for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            last = name.removeprefix(prefix)
-            is_parameter = program.tensors[last].role == "parameter"
-            # Gradients are of floating point only.
-            trained = tensor.is_floating_point()
-            found[last] = nn.Parameter(tensor, trained) if is_parameter else tensor
+        is_parameter = specs[name].role == "parameter"
+        # Gradients are of floating point only.
+        trained = tensor.is_floating_point()
+        found[name] = nn.Parameter(tensor, trained) if is_parameter else tensor
     return found

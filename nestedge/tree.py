@@ -30,6 +30,11 @@ def register(
         module.register_buffer(last, tensor)
 
 
+def role_of(tensor: torch.Tensor) -> Literal["parameter", "buffer"]:
+    """What a tensor is to be registered as."""
+    return "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+
+
 def named(root: nn.Module) -> dict[str, torch.Tensor]:
     """Every tensor of a tree by its dotted name."""
     return {**dict(root.named_parameters()), **dict(root.named_buffers())}

@@ -26,6 +26,7 @@ from tests.networks import images, nested_perceptron, nested_resnet, vectors
 _GOLDEN = Path(__file__).parent / "golden" / "format2.nest"
 _GOLDEN_1 = _GOLDEN.with_name("format1.nest")
 _GOLDEN_3 = _GOLDEN.with_name("format3.nest")
+_GOLDEN_4 = _GOLDEN.with_name("format4.nest")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_calibration_data_comes_back() -> None:
     assert loaded.cases == 2
 
 
-def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_3(
+def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_4(
     tmp_path: Path,
 ) -> None:
     loaded = load(_GOLDEN_1)
@@ -119,7 +120,7 @@ def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_3(
     loaded.save(tmp_path / "net.nest")
     with zipfile.ZipFile(tmp_path / "net.nest") as archive:
         manifest = json.loads(archive.read("manifest.json"))
-    assert (manifest["format"], manifest["calibration_cases"]) == (3, None)
+    assert (manifest["format"], manifest["calibration_cases"]) == (4, None)
     assert _same(stored_tensors(load(tmp_path / "net.nest")), stored_tensors(loaded))
 
 
@@ -130,8 +131,8 @@ def test_a_calibrated_network_is_the_same_bytes_when_it_is_saved_again(tmp_path:
 
 
 def test_a_network_is_the_bytes_that_it_was_when_its_format_was_released(tmp_path: Path) -> None:
-    load(_GOLDEN_3).save(tmp_path / "net.nest")
-    assert _entries_but_version(tmp_path / "net.nest") == _entries_but_version(_GOLDEN_3)
+    load(_GOLDEN_4).save(tmp_path / "net.nest")
+    assert _entries_but_version(tmp_path / "net.nest") == _entries_but_version(_GOLDEN_4)
 
 
 def _entries_but_version(path: Path) -> dict[str, object]:
@@ -147,6 +148,24 @@ def test_finer_levels_than_widths_come_back() -> None:
     assert {axis.kind for axis in loaded.nesting.axes.values()} == {
         *("width", "head_width", "kernel", "branches")
     }
+
+
+def test_some_outputs_own_tensors_and_consensus_levels_come_back() -> None:
+    made, loaded = make.hierarchy(), load(_GOLDEN_4)
+    assert loaded.nesting == made.nesting
+    assert loaded.levels == made.levels == ("core", "half", "far", "full", "average", "learned")
+    assert loaded.card == made.card
+    assert loaded.card.own == ("fine.*", "stem.weight")
+    assert loaded.nesting.tensors["late.0.weight"].serves == (("outputs", 1), ("outputs", 2))
+    assert loaded.own_tensors("far").keys() == {"stem.weight", *_norm("norm"), *_norm("late.1")}
+    assert {"fine.weight", "fine.bias"} < loaded.own_tensors("half").keys()
+    assert loaded.own_tensors("full") == {}
+    assert all(p.requires_grad for p in loaded.own_tensors("learned").values())
+
+
+def _norm(module: str) -> set[str]:
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return {f"{module}.{part}" for part in parts}
 
 
 def test_a_fixed_input_of_the_calibration_data_is_saved_once(tmp_path: Path) -> None:
@@ -314,10 +333,12 @@ def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
     assert torch.equal(found.nan_to_num(7), expected.nan_to_num(7))
 
 
-@pytest.mark.parametrize("golden", [_GOLDEN_1, _GOLDEN, _GOLDEN_3], ids=["1", "2", "3"])
+@pytest.mark.parametrize(
+    "golden", [_GOLDEN_1, _GOLDEN, _GOLDEN_3, _GOLDEN_4], ids=["1", "2", "3", "4"]
+)
 def test_a_golden_file_gives_the_recorded_outputs(golden: Path) -> None:
     expected = load_file(golden.with_suffix(".safetensors"))
-    found = make.outputs(load(golden), *make.inputs()[: 1 if golden == _GOLDEN_3 else 2])
+    found = make.outputs(load(golden), *make.inputs()[: 2 if golden in (_GOLDEN_1, _GOLDEN) else 1])
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)

@@ -37,10 +37,13 @@ def layouts(draw: st.DrawFn) -> Nesting:
     for i in range(draw(st.integers(0, 3))):
         dims = tuple(draw(runs(axes)) for _ in range(draw(st.integers(1, 2))))
         requires = (("depth", draw(st.integers(0, 2))),) if draw(st.booleans()) else ()
-        tensors[f"t{i}"] = TensorLayout(dims, requires)
+        serves = tuple(("outputs", unit) for unit in draw(st.sets(st.integers(0, 2))))
+        tensors[f"t{i}"] = TensorLayout(dims, requires, serves=serves)
     for unit in range(3):
         tensors[f"block{unit}"] = TensorLayout(((),), (("depth", unit),))
-    return Nesting({**axes, "depth": depth}, tensors)
+        tensors[f"head{unit}"] = TensorLayout(((),), serves=(("outputs", unit),))
+    outputs = Axis(3, kind="outputs")
+    return Nesting({**axes, "depth": depth, "outputs": outputs}, tensors)
 
 
 @st.composite
@@ -66,6 +69,8 @@ def _entries(nesting: Nesting, level: str, tensor: str) -> Mask | None:
     live = nesting.live(level)
     layout = nesting.tensors[tensor]
     if not all(live[axis][unit] for axis, unit in layout.requires):
+        return None
+    if layout.serves and not any(live[axis][unit] for axis, unit in layout.serves):
         return None
     rows = []
     for dim in layout.dims:

@@ -24,6 +24,7 @@ Entries = dict[str, bytes]
 _GOLDEN = Path(__file__).parent / "golden" / "format2.nest"
 _GOLDEN_1 = _GOLDEN.with_name("format1.nest")
 _GOLDEN_3 = _GOLDEN.with_name("format3.nest")
+_GOLDEN_4 = _GOLDEN.with_name("format4.nest")
 
 
 def _entries(path: Path) -> dict[str, bytes]:
@@ -90,8 +91,8 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
     "manifest that is no JSON": (_entry("manifest.json", b"{"), r"manifest\.json: not JSON: "),
     "program that is no JSON": (_entry("program.json", b"\x80\x02"), r"program\.json: not JSON: "),
     "newer format": (
-        _manifest("format", to=4),
-        r"json: format 4, written by nestedge 0\.1\.0; nestedge .* reads formats 1 to 3: upgrade",
+        _manifest("format", to=5),
+        r"json: format 5, written by nestedge 0\.1\.0; nestedge .* reads formats 1 to 4: upgrade",
     ),
     "format 1 with a field of 2": (
         _manifest("format", to=1),
@@ -315,6 +316,105 @@ def test_a_wrong_file_is_refused_in_one_line(
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+_BAD_4: dict[str, tuple[Callable[[Entries], None], str]] = {
+    "no output": (
+        _manifest("levels", 0, "kept", "outputs", to=[]),
+        r"levels\[0\]: level 'core' gives no output; name one",
+    ),
+    "another output than the network's": (
+        _manifest("levels", 0, "kept", "outputs", to=[[2, 4]]),
+        r"axis 'outputs': expected ascending, disjoint intervals within 0\.\.3",
+    ),
+    "layout that serves another output": (
+        _manifest("layouts", "late.0.weight", "serves", to=[["outputs", 1]]),
+        r"layouts\.late\.0\.weight: not what nestedge",
+    ),
+    "layout that serves an unknown output": (
+        _manifest("layouts", "fine.weight", "serves", to=[["outputs", 3]]),
+        r"serves\[0\]\[1\]: expected less than 3, the size of the axis, found 3",
+    ),
+    "format 3 with what 4 has": (
+        _manifest("format", to=3),
+        "own: unknown; expected format, |consensus: unknown; expected format, ",
+    ),
+    "consensus of an unknown level": (
+        _manifest("consensus", 0, "members", to=["half", "fill"]),
+        r"consensus\[0\]: no level 'fill'; .*; did you mean 'full'\?",
+    ),
+    "consensus of one": (
+        _manifest("consensus", 0, "members", to=["half"]),
+        r"consensus\[0\]: level 'average': expected two or more different levels of",
+    ),
+    "consensus by the name of a level": (
+        _manifest("consensus", 0, "name", to="half"),
+        "level 'half' exists already",
+    ),
+    "consensus that looks like an option": (
+        _manifest("consensus", 0, "name", to="-x"),
+        r"consensus\[0\]\.name: .* and no '-' first",
+    ),
+    "consensus of something else": (
+        _manifest("consensus", 0, "of", to="ranks"),
+        r'consensus\[0\]\.of: expected "outputs" or "probabilities"',
+    ),
+    "consensus of an output that a member lacks": (
+        _manifest("consensus", 0, "output", to="distance"),
+        "manifest.json: consensus 'average': not all of .* give 'distance'; in common they give",
+    ),
+    "layer of other classes": (
+        _manifest("consensus", 1, "layer", "classes", to=6),
+        r"'levels/learned/weight': expected float32 of shape \[6, 12\], found .* \[5, 10\]",
+    ),
+    "layer of other classes and a tensor to match": (
+        lambda entries: (
+            _manifest("consensus", 1, "layer", "classes", to=1)(entries),
+            _tensor("levels/learned/weight", torch.zeros(1, 2))(entries),
+            _tensor("levels/learned/bias", torch.zeros(1))(entries),
+        )[2],
+        r"a learned layer takes outputs of shape \(batch, classes\), here of 1 classes in float32;",
+    ),
+    "layer of an unknown dtype": (
+        _manifest("consensus", 1, "layer", "dtype", to="float31"),
+        "consensus: 'learned': expected one of bool, .*, found 'float31'",
+    ),
+    "layer of zero classes": (
+        _manifest("consensus", 1, "layer", "classes", to=0),
+        r"consensus\[1\]\.layer\.classes: expected an integer of at least 1, found 0",
+    ),
+    "layer missing": (
+        _tensor("levels/learned/bias", None),
+        "tensor 'levels/learned/bias' is missing",
+    ),
+    "head of its own missing": (
+        _tensor("levels/half/fine.weight", None),
+        "tensor 'levels/half/fine.weight' is missing",
+    ),
+    "pattern that is no text": (_manifest("own", to=[3]), r"own\[0\]: expected a string, found 3"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), _BAD_4.values(), ids=_BAD_4)
+def test_a_wrong_file_of_format_4_is_refused_in_one_line(
+    tmp_path: Path, change: Callable[[Entries], None], message: str
+) -> None:
+    entries, path = _entries(_GOLDEN_4), tmp_path / "bad.nest"
+    change(entries)
+    path.write_bytes(archive_bytes(entries))
+    with pytest.raises(FormatError, match=message) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_format_3_has_no_axis_of_outputs(tmp_path: Path) -> None:
+    entries, path = _entries(_GOLDEN_4), tmp_path / "bad.nest"
+    _json("manifest.json", lambda m: (m.pop("own"), m.pop("consensus"))[0])(entries)
+    _manifest("format", to=3)(entries)
+    path.write_bytes(archive_bytes(entries))
+    with pytest.raises(FormatError, match=r"(axes\.outputs\.kind: expected|serves: unknown)"):
+        load(path)
 
 
 def test_a_file_of_format_1_with_calibration_data_is_refused(tmp_path: Path) -> None:

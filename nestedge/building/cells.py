@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -174,9 +174,19 @@ def level_hashes(nested: NestedModel) -> dict[str, str]:
 def _parts_of(nested: NestedModel, level: str) -> Iterator[bytes]:
     """What a level has of its own: its choice, the codes of its masks, and its tensors."""
     nesting = nested.nesting
+    if level in nesting.consensus:
+        yield _text(asdict(nesting.consensus[level]))
+        for member in nesting.members(level):
+            yield from _parts_of(nested, member)
+        yield from _own_parts(nested, level)
+        return
     yield _text({axis: list(kept) for axis, kept in nesting.choice(level).kept.items()})
     for tensor, patterns in sorted(nesting.patterns.items()):
         yield _text([tensor, [level in pattern for pattern in patterns]])
+    yield from _own_parts(nested, level)
+
+
+def _own_parts(nested: NestedModel, level: str) -> Iterator[bytes]:
     for name, own in sorted(nested.own_tensors(level).items()):
         yield name.encode() + _bytes(own)
 

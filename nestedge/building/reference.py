@@ -53,7 +53,7 @@ def reference_outputs(
     Returns:
         For every output an array of shape (cases, *shape of the output).
     """
-    program = nested.elastic.program
+    program = nested.plan(level).program
     found: dict[str, list[Array]] = {name: [] for name, _ in program.outputs}
     was_training = nested.training
     nested.eval()

@@ -52,9 +52,10 @@ def recalibrate(
         nested: the network, in any mode.
         batches: training data without heavy augmentation; once-for-all uses 2000 images. The
             targets are not looked at.
-        levels: which levels; None is all of them and the full network too, since the statistics
-            of the full network are what it runs with outside `at`, and what a level that is added
-            later starts from. A level that is the whole network shares its statistics.
+        levels: which levels, of a consensus its members; None is all of them and the full network
+            too, since the statistics of the full network are what it runs with outside `at`, and
+            what a level that is added later starts from. A level that is the whole network shares
+            its statistics.
 
     Raises:
         UsageError: there is no such level, no batch, or a batch of one value per channel.
@@ -75,7 +76,9 @@ def recalibrate(
 
 def _targets(nested: NestedModel, levels: Iterable[str] | None) -> list[str | None]:
     """The levels to measure; those that share the full network's statistics are one: None."""
-    wanted = [*nested.levels, None] if levels is None else list(levels)
+    asked = [*nested.levels, None] if levels is None else list(levels)
+    # The statistics of a consensus are those of its members.
+    wanted = [n for name in asked for n in (nested.nesting.members(name) if name else (None,))]
     return list(dict.fromkeys(n if n is None or nested.own_tensors(n) else None for n in wanted))
 
 

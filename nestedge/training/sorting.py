@@ -87,7 +87,7 @@ def sort_channels(
     _check_state(nested, moves, optimizer)
     with torch.no_grad():
         _permute(nested, moves, optimizer)
-        for level in nested.levels:
+        for level in nested.nesting.levels:
             _permute_own(nested, level, orders, optimizer)
     found = {axis: tuple(int(unit) for unit in order) for axis, order in orders.items()}
     return Sorting(found, tuple(axis for axis in wanted if axis not in orders))

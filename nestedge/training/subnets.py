@@ -83,7 +83,7 @@ class Subnets:
                 self._remove(next(iter(self._names)))
             names = (f"_subnet-{number}" for number in self._numbers)
             name = next(name for name in names if name not in self._nested.levels)
-            self._nested.add_level(name, level, batch_norm="shared")
+            self._nested.add_level(name, level, batch_norm="shared", own=())
         # Put back as the last one: the first of the dict is the one to go.
         self._names[key] = name
         return name

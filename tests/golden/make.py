@@ -1,9 +1,9 @@
-"""Makes format3.nest and the outputs it is to give: run once when a format version is released.
+"""Makes format4.nest and the outputs it is to give: run once when a format version is released.
 
 A golden file is never made anew: files that users have must load for as long as nestedge does. A
 new format version adds a file, of a network with what is new. format1.nest is that of `network`
 without calibration data, format2.nest with it, as the nestedge of that version saved them;
-format3.nest is that of `fine`.
+format3.nest is that of `fine`, format4.nest that of `hierarchy`.
 
     python -m tests.golden.make
 """
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.networks.redraw import redraw
+from nestedge.consensus import add_consensus
 from nestedge.levels import Level
 from nestedge.nested import Card, NestedModel, nest
 from nestedge.nestfile import save
@@ -135,6 +136,51 @@ def fine() -> NestedModel:
     return nest(model, inputs()[0], levels, card=Card(divisor=4))
 
 
+class Hierarchy(nn.Module):
+    """What levels may have since format 4: some of the outputs, heads of their own, consensus."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.coarse = nn.Linear(16, 2)
+        self.late = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU())
+        self.fine = nn.Linear(8, 5)
+        self.distance = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits of 2 and of 5 classes and a distance for images of shape (batch, 3, 8, 8)."""
+        early = F.relu(self.norm(self.stem(x))).mean((2, 3))
+        late = self.late(early)
+        found = {"coarse": self.coarse(early), "fine": self.fine(late)}
+        return {**found, "distance": self.distance(late)}
+
+
+def hierarchy() -> NestedModel:
+    """The network of `Hierarchy`, with levels of some outputs and both kinds of consensus."""
+    model = Hierarchy()
+    redraw(model, seed=0)
+    levels = {
+        "core": Level(0.5, outputs=("coarse",)),
+        "half": Level(0.5, outputs=("coarse", "fine")),
+        "far": Level(0.5, outputs=("distance",)),
+        "full": Level(),
+    }
+    nested = nest(model, inputs()[0], levels, card=Card(divisor=4, own=("fine.*", "stem.weight")))
+    add_consensus(nested, "average", ("half", "full"), output="fine", of="probabilities")
+    add_consensus(nested, "learned", ("full", "half"), output="fine", learned=True)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for tensor in (nested.own_tensors("half")["fine.weight"], *_layer(nested)):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+    return nested
+
+
+def _layer(nested: NestedModel) -> list[Tensor]:
+    own = nested.own_tensors("learned")
+    return [own["weight"], own["bias"]]
+
+
 def outputs(nested: NestedModel, *given: object) -> dict[str, Tensor]:
     """What every level gives in evaluation mode, and the full network in training mode."""
     found: dict[str, Tensor] = {}
@@ -149,6 +195,8 @@ def outputs(nested: NestedModel, *given: object) -> dict[str, Tensor]:
 def _flat(output: Any, level: str) -> dict[str, Tensor]:
     if isinstance(output, Tensor):
         return {f"{level}/logits": output}
+    if "more" not in output:
+        return {f"{level}/{name}": tensor for name, tensor in output.items()}
     more = output["more"]
     tensors = {"logits": output["logits"], "energy": more["energy"]}
     tensors |= {f"pair.{i}": tensor for i, tensor in enumerate(more["pair"])}
@@ -156,6 +204,6 @@ def _flat(output: Any, level: str) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    made = fine()
-    save(made, FOLDER / "format3.nest")
-    save_file(outputs(made, inputs()[0]), FOLDER / "format3.safetensors")
+    made = hierarchy()
+    save(made, FOLDER / "format4.nest")
+    save_file(outputs(made, inputs()[0]), FOLDER / "format4.safetensors")

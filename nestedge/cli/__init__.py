@@ -35,6 +35,7 @@ class Verb:
 
 VERBS = {
     "demo": Verb("The whole story on real data, in one command.", extra="demo"),
+    "train": Verb("A recipe: from data to a nested network, levels together.", extra="convert"),
     "import": Verb("A checkpoint of another nested or pruned network as a .nest.", extra="convert"),
     "doctor": Verb("What works here; for what is missing, the exact line to type."),
     "devices": Verb("What is known about devices, figure by figure, and about this one."),

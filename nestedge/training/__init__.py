@@ -33,6 +33,7 @@ from nestedge.training.nested_masks import nested_masks, random_masks
 from nestedge.training.objectives import (
     Objective,
     Step,
+    full_objective,
     joint_objective,
     labelled_loss,
     multitask_objective,
@@ -54,7 +55,7 @@ from nestedge.training.shrinking import (
 from nestedge.training.sorting import Sorting, sort_after, sort_channels
 from nestedge.training.space import Space, space_of
 from nestedge.training.sparsity import Sparsity
-from nestedge.training.sss import JointOptimizer, sss_objective, sss_optimizer
+from nestedge.training.sss import JointOptimizer, sss_optimizer
 from nestedge.training.structures import Structure
 from nestedge.training.subnets import Subnets
 from nestedge.training.supernet import frozen, shrinking_objective
@@ -93,6 +94,7 @@ __all__ = [
     "delayed_shrinking",
     "early_shrinking",
     "frozen",
+    "full_objective",
     "joint_objective",
     "labelled_loss",
     "learn_connections",
@@ -117,7 +119,6 @@ __all__ = [
     "sort_channels",
     "space_of",
     "sparsity_schedule",
-    "sss_objective",
     "sss_optimizer",
     "start_from",
     "start_sizes",

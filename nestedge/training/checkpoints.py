@@ -24,9 +24,11 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """The state, as tensors, numbers, texts, and lists and dicts of such."""
+        ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
         """Take what `state_dict` gave."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,19 @@ Their sum is minimised.
 """
 
 
+def full_objective(loss: Loss) -> Objective:
+    """The loss of the full network, whatever levels there are.
+
+    Args:
+        loss: of the network's output and the target.
+    """
+
+    def objective(nested: NestedModel, inputs: Any, target: Any, _: Step) -> Iterator[torch.Tensor]:
+        yield loss(predict(nested, inputs), target)
+
+    return objective
+
+
 def joint_objective(levels: Sequence[str], loss: Loss | Mapping[str, Loss]) -> Objective:
     """The plain mean of the levels' losses: nested sparse learning.
 

@@ -60,6 +60,7 @@ class Run:
         mixed: the precision of the forward passes.
         state: what else a checkpoint keeps.
         done: steps of this call.
+        rate: the learning rate of the last step.
         epoch_states: of the generators, when the epoch began.
         resumed_states: of the generators, at the step that this call went on from.
 
@@ -81,6 +82,7 @@ class Run:
     clock: Callable[[], float]
     started: float
     done: int = 0
+    rate: float = 0.0
     place: Place = field(default_factory=Place)
     epoch_states: list[torch.Tensor] = field(default_factory=list)
     resumed_states: list[torch.Tensor] = field(default_factory=list)
@@ -150,6 +152,7 @@ class Run:
                 "weights are those of the step before: lower the learning rate, or look for such "
                 "numbers in the inputs"
             )
+        self.rate = float(self.optimizer.param_groups[0]["lr"])
         if self.mixed.step(self.optimizer) and self.schedule is not None:
             self.schedule.step()
         place.index += 1
@@ -171,7 +174,7 @@ class Run:
             seconds=seconds,
             seconds_left=left,
             accuracies=dict(place.accuracies),
-            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+            learning_rate=self.rate,
         )
 
     def _parts(self) -> dict[str, Stateful]:
@@ -185,7 +188,8 @@ class Run:
             own["schedule"] = self.schedule
         if taken := sorted(own.keys() & self.state.keys()):
             raise UsageError(f"state: {taken[0]!r} is kept already; choose another name")
-        return {**own, **self.state}
+        # A method's state first: it may bring levels, whose tensors the network then takes.
+        return {**self.state, **own}
 
     def _save(self) -> None:
         if self.checkpoints is None:

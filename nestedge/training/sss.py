@@ -7,14 +7,14 @@ arXiv:1707.01213.
 
     factors = add_scale_factors(nested)
     optimizer = sss_optimizer(nested, factors, lr=0.1, gamma=0.01)
-    train(nested, batches, epochs=100, objective=sss_objective(loss), optimizer=optimizer)
+    train(nested, batches, epochs=100, objective=full_objective(loss), optimizer=optimizer)
     factors.fold(nested)
     nested.add_level("selected", factors.kept())
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, overload
 
 import torch
@@ -22,22 +22,7 @@ from torch.optim import SGD, Optimizer
 
 from nestedge.model import NestedModel
 from nestedge.training.apg import AcceleratedProximalGradient
-from nestedge.training.batches import predict
-from nestedge.training.objectives import Loss, Objective, Step
 from nestedge.training.scale_factors import ScaleFactors
-
-
-def sss_objective(loss: Loss) -> Objective:
-    """The loss of the full network; the penalty of the factors is in their optimizer's step.
-
-    Args:
-        loss: of the network's output and the target.
-    """
-
-    def objective(nested: NestedModel, inputs: Any, target: Any, _: Step) -> Iterator[torch.Tensor]:
-        yield loss(predict(nested, inputs), target)
-
-    return objective
 
 
 def sss_optimizer(

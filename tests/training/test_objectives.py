@@ -15,6 +15,7 @@ from nestedge.nested import NestedModel
 from nestedge.training import (
     Objective,
     Step,
+    full_objective,
     joint_objective,
     labelled_loss,
     multitask_objective,
@@ -167,6 +168,12 @@ def test_objectives_refuse_level_lists_that_make_no_sense() -> None:
         sandwich_objective(cross_entropy, largest="full", smallest="full")
     with pytest.raises(UsageError, match="drawn: expected 0 or more levels, found -1"):
         sandwich_objective(cross_entropy, largest="full", smallest="tiny", drawn=-1)
+
+
+def test_the_full_objective_is_the_loss_of_the_full_network_alone(nested: NestedModel) -> None:
+    inputs, target = vectors(16)
+    expected = _hard(_logits(nested, 16, inputs), target)
+    _assert_same_gradients(nested, full_objective(cross_entropy), [expected])
 
 
 def test_every_level_may_have_a_loss_of_its_own(nested: NestedModel) -> None:

@@ -13,13 +13,14 @@ from nestedge.materialization import level_program
 from nestedge.model import NestedModel
 from nestedge.training import Checkpoints, train
 from nestedge.training.apg import AcceleratedProximalGradient
+from nestedge.training.objectives import full_objective
 from nestedge.training.scale_factors import ScaleFactors, add_scale_factors
-from nestedge.training.sss import JointOptimizer, sss_objective, sss_optimizer
+from nestedge.training.sss import JointOptimizer, sss_optimizer
 from tests.networks import images
 from tests.training.selectable import NETWORKS, add_selected, difference, nested_in_double
 
 BATCHES = [images(8, seed=seed) for seed in range(5)]
-OBJECTIVE = sss_objective(F.cross_entropy)
+OBJECTIVE = full_objective(F.cross_entropy)
 
 
 @pytest.fixture(scope="module")

@@ -3,75 +3,49 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from benchmarks.graphs.descriptions import Description
-from benchmarks.graphs.levels import asked_levels, shared_level
+from benchmarks.graphs.levels import asked_levels
 from benchmarks.graphs.networks import build, images
-from benchmarks.graphs.oracle import expected_of, tensors_of
+from benchmarks.graphs.oracle import expected_of
+from benchmarks.graphs.subjects import (
+    TOLERANCE,
+    PropertyError,
+    Record,
+    Subject,
+    added,
+    error_of,
+    run,
+    within,
+)
+from benchmarks.graphs.twins import SHARE, check_twin
 from nestedge.card import Card
 from nestedge.cost import count_macs, count_parameters
 from nestedge.errors import UsageError
 from nestedge.harvest import harvest
 from nestedge.levels import Level
-from nestedge.materialization import harvest_level, materialize, state_dict
-from nestedge.model import NestedModel
+from nestedge.materialization import harvest_level, materialize
 from nestedge.nested import nest
 from nestedge.nestfile import load
 from nestedge.program.emit import ProgramModule
-from nestedge.program.graph import Program
 
-Record = dict[str, Any]
-TOLERANCE = 1e-9
 VARIES = 1e-6
 """Below this share of the largest value, an output does not depend on the input."""
 SAVED = 8
-"""Of so many networks one is saved and loaded."""
+"""Of so many networks one is saved and loaded, and each that differs in training."""
+TRAINED = "aten.batch_norm.default"
+"""What makes a network in training another program."""
 NESTED_AGAIN = 2
 """Of so many networks one has a materialised level nested again."""
-SHARE = "share"
-
-
-class PropertyError(AssertionError):
-    """A property that does not hold of a network."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A network, its inputs and its nested form."""
-
-    description: Description
-    module: nn.Module
-    x: Tensor
-    nested: NestedModel
-
-
-def error_of(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
-    """The largest of max|found - expected| / max|expected| of all outputs; infinite for a NaN."""
-    worst = 0.0
-    for one, other in zip(found, expected, strict=True):
-        if one.shape != other.shape:
-            raise PropertyError(f"expected an output of shape {other.shape}, found {one.shape}")
-        largest = float(other.abs().max())
-        error = float((one - other).abs().max()) / (largest or 1.0)
-        worst = max(worst, error) if error == error else float("inf")
-    return worst
 
 
 def variation(outputs: tuple[Tensor, ...]) -> float:
     """How much the cases of a batch differ, as a share of the largest value."""
     return min(float((y[0] - y[-1]).abs().max() / y.abs().max().clamp_min(1e-300)) for y in outputs)
-
-
-def run(module: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """The tensors that a network gives."""
-    with torch.no_grad():
-        return tensors_of(module(x))
 
 
 def check(description: Description) -> Record:
@@ -88,7 +62,7 @@ def check(description: Description) -> Record:
     asked = [name for name in nested.levels if name != SHARE]
     if asked:
         record["written"] = _check_written(subject, asked[description.seed % len(asked)])
-    if description.seed % SAVED == 0:
+    if description.seed % SAVED == 0 or TRAINED in record["ops"]:
         record["ops"] = sorted({*record["ops"], *_check_saved(subject, record)})
     return record
 
@@ -106,39 +80,16 @@ def check_levels(subject: Subject) -> Record:
         "ops": sorted({node.op for node in nested.elastic.program.nodes}),
         "nodes": len(nested.elastic.program.nodes),
         "axes": len(nested.nesting.axes),
-        "captured": _within(error_of(run(nested, subject.x), outputs), "the full network"),
+        "captured": within(error_of(run(nested, subject.x), outputs), "the full network"),
         "varies": variation(outputs),
         "refused": {},
     }
     for name, asked in asked_levels(nested, description.seed).items():
-        _added(nested, name, asked.level, record)
+        added(nested, name, asked.level, record)
     record["levels"] = {name: _check_level(subject, name) for name in nested.levels}
     if description.is_scalable:
-        record["twin"] = _check_twin(subject, record)
+        record["twin"] = check_twin(subject, record)
     return record
-
-
-def _within(error: float, where: str) -> float:
-    if not error <= TOLERANCE:
-        raise PropertyError(f"{where}: error {error:.1e}")
-    return error
-
-
-def _added(nested: NestedModel, name: str, level: Level, record: Record) -> bool:
-    """Whether a level can be added; where it is refused, the reason is in the record."""
-    try:
-        nested.add_level(name, level)
-    except UsageError as error:
-        record["refused"][name] = str(error)
-        return False
-    generator = torch.Generator().manual_seed(len(nested.levels))
-    with torch.no_grad():
-        # Its own norms become others, and stay zero where they are.
-        for tensor in nested.own_tensors(name).values():
-            if tensor.is_floating_point():
-                drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.mul_(0.7 + 0.6 * drawn)
-    return True
 
 
 def _check_level(subject: Subject, name: str) -> Record:
@@ -147,15 +98,15 @@ def _check_level(subject: Subject, name: str) -> Record:
         level = run(nested, x)
     found = harvest_level(nested, name)
     physical = ProgramModule(found.level.program, found.level.tensors)
-    materialised = _within(error_of(run(physical, x), level), f"{name}: materialised")
+    materialised = within(error_of(run(physical, x), level), f"{name}: materialised")
     expected = expected_of(subject.module, nested, name, x)
     error = error_of(expected.present, level)
     undecided = sorted(expected.told.undecided) if not error <= TOLERANCE else []
     if not undecided:
-        _within(error, f"{name}: the level, by what is present")
+        within(error, f"{name}: the level, by what is present")
     zeroed = None
     if expected.zeroed is not None and not undecided:
-        zeroed = _within(error_of(expected.zeroed, level), f"{name}: the level, with zeros")
+        zeroed = within(error_of(expected.zeroed, level), f"{name}: the level, with zeros")
     full, cut = nested.elastic.program, nested.plan(name).program
     _check_size(name, found.level.program, (cut, full), physical)
     is_masked = nested.nesting.is_masked(name)
@@ -190,39 +141,6 @@ def _check_size(name: str, program: Any, larger: tuple[Any, ...], physical: nn.M
         raise PropertyError(f"{name}: {stored} parameters are stored of {parameters}")
 
 
-def _check_twin(subject: Subject, record: Record) -> float | str:
-    """The level of one channel a unit, and the network that is made of so many.
-
-    Returns:
-        The error; or why there is no such level, where dependences keep more of an axis.
-    """
-    nested, description = subject.nested, subject.description
-    axes = nested.nesting.axes
-    if any(axis.size % description.scale for axis in axes.values() if axis.kind == "width"):
-        return "axes of other sizes"
-    level = shared_level(axes, description.scale)
-    if not _added(nested, SHARE, level, record):
-        return "refused"
-    if _scales(nested.plan(SHARE).program) != _scales(nested.elastic.program):
-        return "attention scaled by the full width"
-    twin = build(description, scale=1)
-    tensors = state_dict(nested, SHARE)
-    shapes = {name: tuple(tensor.shape) for name, tensor in twin.state_dict().items()}
-    if shapes.keys() != tensors.keys():
-        raise PropertyError(f"{SHARE}: expected {sorted(shapes)}, found {sorted(tensors)}")
-    if any(shapes[name] != tuple(tensor.shape) for name, tensor in tensors.items()):
-        return "tensors of other sizes"
-    twin.load_state_dict(tensors, strict=True)
-    with nested.at(SHARE):
-        level_outputs = run(nested, subject.x)
-    return _within(error_of(level_outputs, run(twin, subject.x)), f"{SHARE}: the twin")
-
-
-def _scales(program: Program) -> list[Any]:
-    """The scale of every attention; without one it follows the width."""
-    return [n.kwargs.get("scale") for n in program.nodes if "scaled_dot_product" in n.op]
-
-
 class _Loaded(nn.Module):
     """A materialised level as a module to nest.
 
@@ -246,7 +164,7 @@ def _check_written(subject: Subject, name: str) -> Record:
     physical = materialize(nested, name).module()
     with nested.at(name):
         found = error_of(run(physical, x), run(nested, x))
-    record: Record = {"exported": _within(found, f"{name}: exported")}
+    record: Record = {"exported": within(found, f"{name}: exported")}
     if subject.description.seed % NESTED_AGAIN == 0:
         record["again"] = _check_again(subject, name, physical)
     return record
@@ -274,7 +192,7 @@ def _check_again(subject: Subject, name: str, physical: nn.Module) -> float:
             )
         outputs = run(ProgramModule(found.level.program, found.level.tensors), subject.x)
         errors.append(error_of(outputs, run(physical, subject.x)))
-    return _within(max(errors), f"{name}, nested again")
+    return within(max(errors), f"{name}, nested again")
 
 
 def _check_saved(subject: Subject, record: Record) -> set[str]:
@@ -291,6 +209,6 @@ def _check_saved(subject: Subject, record: Record) -> set[str]:
     for name in nested.levels:
         with nested.at(name), loaded.at(name):
             found = error_of(run(loaded, subject.x), run(nested, subject.x))
-        _within(found, f"{name}: loaded")
+        within(found, f"{name}: loaded")
     record["saved"] = True
     return {node.op for node in nested.training_program.nodes}

@@ -26,9 +26,10 @@ from pathlib import Path
 import torch
 
 from benchmarks import records
-from benchmarks.graphs.checks import PropertyError, Record, check
+from benchmarks.graphs.checks import check
 from benchmarks.graphs.descriptions import describe
 from benchmarks.graphs.disabling import disable
+from benchmarks.graphs.subjects import PropertyError, Record
 from benchmarks.graphs.summary import summary
 from nestedge.errors import UsageError
 

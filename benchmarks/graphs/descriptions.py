@@ -36,37 +36,43 @@ PIECES: dict[str, Piece] = {
 """Every piece by name."""
 
 WEIGHTS: dict[str, int] = {
-    "convolution": 3,
-    "transposed": 4,
-    "norm": 3,
-    "attention": 4,
-    "resampled": 6,
-    "split": 6,
-    "reshaped": 5,
+    "convolution": 6,
+    "transposed": 9,
+    "norm": 8,
+    "last norm": 3,
+    "summed": 3,
+    "scalar": 3,
+    "attention": 6,
+    "split": 13,
+    "reshaped": 9,
     "vector": 4,
-    "taken": 4,
-    "repeated": 4,
-    "created": 3,
-    "tables": 3,
-    "numbers": 5,
+    "taken": 8,
+    "repeated": 7,
+    "created": 5,
+    "tables": 5,
+    "meshed": 3,
+    "numbers": 7,
     "indexed": 5,
-    "scattered": 2,
+    "scattered": 4,
     "expanded": 3,
     "patches": 3,
     "sampled": 2,
-    "products": 2,
-    "looked up": 6,
+    "products": 3,
+    "looked up": 14,
     "folded": 2,
-    "pooled": 6,
-    "recurrent": 2,
+    "pooled": 11,
+    "recurrent": 3,
     "weight-normed": 2,
-    "shuffled": 2,
-    "pixel shuffle": 4,
-    "pixel unshuffle": 4,
+    "shuffled": 4,
+    "pixel shuffle": 5,
+    "pixel unshuffle": 6,
 }
 """How often pieces come up that stand for several operators, or rarely fit; others once."""
-ALWAYS = ("changed", "pair", "reduced", "beside a constant")
+ALWAYS = ("changed", "pair", "reduced", "beside a constant", "resampled")
 """Pieces of which every network has one: they are dozens of operators."""
+
+STRIDES = (1, 7, 11, 13)
+"""A network has a piece of each of so many walks through all."""
 
 Way = Literal["sum", "concat", "gate", "stage", "dense stage"]
 PLANAR = {"pixel shuffle", "pixel unshuffle", "patches", "sampled", "indices", "folded"}
@@ -139,11 +145,11 @@ def describe(seed: int) -> Description:
         for _ in range(int(rng.integers(1, 4)))
     ]
     every = _weighted(PIECES)
-    turns = (every[seed % len(every)], every[(7 * seed + 3) % len(every)])
-    for piece in (*turns, *ALWAYS[: 3 + seed % 2]):
+    turns = [every[(step * seed + step) % len(every)] for step in STRIDES]
+    for piece in (*turns, *ALWAYS):
         step = Step(piece, int(rng.integers(2**31)))
         steps.insert(int(rng.integers(len(steps) + 1)), step)
-    dims = 2 if not PLANAR.isdisjoint(turns) else int(rng.choice([1, 2, 3]))
+    dims = 2 if not PLANAR.isdisjoint(turns[:2]) else int(rng.choice([1, 2, 3]))
     head: Sequence[Literal["map", "pooled", "flat", "two"]] = ("map", "pooled", "flat", "two")
     return Description(
         dims=dims,

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from unittest import mock
 
-from benchmarks.graphs.checks import Record, Subject, check_levels
+from benchmarks.graphs.checks import check_levels
 from benchmarks.graphs.descriptions import describe
 from benchmarks.graphs.networks import build, images
+from benchmarks.graphs.subjects import Record, Subject
 from nestedge.axes import rewrite
 from nestedge.axes.analysis import analyse
 from nestedge.axes.call import Call

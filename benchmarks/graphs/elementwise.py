@@ -110,7 +110,7 @@ PAIRS: dict[str, Callable[[Any, Any], Any]] = {
 def _changed(room: Room) -> nn.Module:
     """A few functions one after another, and beside them a way on which nothing is lost."""
     names = sorted(CHANGING)
-    chosen = [CHANGING[room.pick(names)] for _ in range(int(room.rng.integers(2, 4)))]
+    chosen = [CHANGING[room.pick(names)] for _ in range(int(room.rng.integers(3, 6)))]
 
     def apply(s: Any, x: Any) -> Any:
         way = s.way(x)
@@ -130,7 +130,7 @@ def _beside_a_constant(room: Room) -> nn.Module | None:
 
 def _pair(room: Room) -> nn.Module:
     first, second = (PAIRS[room.pick(sorted(PAIRS))] for _ in range(2))
-    is_one = room.chance()
+    is_one = room.chance(0.2)
 
     def apply(s: Any, x: Tensor) -> Any:
         y = s.other(x)

@@ -113,3 +113,9 @@ def op(function: Callable[[Any], Any]) -> Piece:
 def tokens(x: Tensor) -> Tensor:
     """A feature map of shape (batch, channels, ...) as (batch, positions, channels)."""
     return x.flatten(2).transpose(1, 2)
+
+
+def untied(x: Tensor, dim: int) -> Tensor:
+    """A value without equal entries along a dimension: rounding decides on no order."""
+    ramp = torch.linspace(0, 0.3, x.shape[dim], dtype=x.dtype)
+    return x + ramp.view(-1, *[1] * (x.dim() - 1 - dim % x.dim()))

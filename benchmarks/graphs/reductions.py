@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.graphs.parts import Part, Piece, Room, op
+from benchmarks.graphs.parts import Part, Piece, Room, op, untied
 
 aten = torch.ops.aten
 
@@ -31,8 +31,8 @@ REDUCTIONS: dict[str, Callable[[Any], Any]] = {
     "prod": lambda x: x * (x.tanh() * 0.1 + 1).prod(1, keepdim=True),
     "min of positions": lambda x: x * x.min(2, keepdim=True)[0],
     "max of positions": lambda x: x + x.max(2, keepdim=True)[0],
-    "argmin of positions": lambda x: x * (x.argmin(2, keepdim=True) * 0.1 + 0.5),
-    "argmax of positions": lambda x: x * (x.argmax(-1, keepdim=True) * 0.1 + 0.5),
+    "argmin of positions": lambda x: x * (untied(x, 2).argmin(2, keepdim=True) * 0.1 + 0.5),
+    "argmax of positions": lambda x: x * (untied(x, -1).argmax(-1, keepdim=True) * 0.1 + 0.5),
     "softmax": lambda x: x + x.softmax(1) * 2,
     "log_softmax": lambda x: x.log_softmax(1) * 0.3,
     "softmax of positions": lambda x: x.log_softmax(2) * x.softmax(-1),
@@ -45,8 +45,8 @@ REDUCTIONS: dict[str, Callable[[Any], Any]] = {
 FIXED_REDUCTIONS: dict[str, Callable[[Any], Any]] = {
     "max": lambda x: x * x.max(1, keepdim=True)[0],
     "min": lambda x: x * x.min(1, keepdim=True)[0],
-    "argmax": lambda x: x * (x.argmax(1, keepdim=True) * 0.1 + 0.5),
-    "argmin": lambda x: x * (x.argmin(1, keepdim=True) * 0.1 + 0.5),
+    "argmax": lambda x: x * (untied(x, 1).argmax(1, keepdim=True) * 0.1 + 0.5),
+    "argmin": lambda x: x * (untied(x, 1).argmin(1, keepdim=True) * 0.1 + 0.5),
 }
 
 
@@ -57,8 +57,8 @@ POSITIONS: dict[str, Callable[[Any], Any]] = {
     "amin": lambda x: x.amin(2),
     "max": lambda x: x.max(2)[0],
     "min": lambda x: x.min(2)[0],
-    "argmax": lambda x: x.argmax(2) * 0.2,
-    "argmin": lambda x: x.argmin(2) * 0.2,
+    "argmax": lambda x: untied(x, 2).argmax(2) * 0.2,
+    "argmin": lambda x: untied(x, 2).argmin(2) * 0.2,
     "var.correction": lambda x: aten.var.correction(x, [2], correction=0),
     "std.correction": lambda x: aten.std.correction(x, [2], correction=1),
     "var.dim": lambda x: aten.var.dim(x, [2], True),
@@ -114,9 +114,8 @@ def _resampled(room: Room) -> nn.Module | None:
     def apply(_: Any, x: Tensor) -> Any:
         if is_halved:
             return F.interpolate(x, scale_factor=0.5, mode=mode)
-        if not keep:
-            return F.interpolate(pool(x, first), size=sides, mode=mode) * 2
-        return x + F.interpolate(pool(x.tanh(), second), size=sides, mode=mode)
+        found = F.interpolate(pool(x, first) + pool(x.tanh(), second), size=sides, mode=mode)
+        return x + found if keep else found
 
     return Part(apply)
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.graphs.checks import VARIES, Record
+from benchmarks.graphs.checks import VARIES
+from benchmarks.graphs.subjects import Record
 from nestedge.axes.rules import RULES
 
 LEAST_HITS = 50

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.graphs.checks import VARIES, PropertyError, Subject, check, check_levels
+from benchmarks.graphs.checks import VARIES, check, check_levels
 from benchmarks.graphs.descriptions import PIECES, WAYS, Description, Junction, Step, describe
 from benchmarks.graphs.networks import build, images
+from benchmarks.graphs.subjects import PropertyError, Subject
 from nestedge.nested import Card, nest
 from nestedge.program.graph import Ref
 

@@ -120,13 +120,13 @@ def main(given: Sequence[str]) -> int:
     if options.worker:
         trained(options.worker, options.every)
         return 0
-    print(
-        "| killed after (s) | steps done by then | of | same bytes at the end |\n|---:|---:|---:|---|"
-    )
+    print("| killed after (s) | steps done by then | of | same bytes at the end |")
+    print("|---:|---:|---:|---|")
     rows = []
     for row in measure(options.kills, options.every):
         rows.append(row)
-        print(f"| {row.after:.1f} | {row.done} | {row.total} | {'yes' if row.is_same else 'NO'} |")
+        same = "yes" if row.is_same else "NO"
+        print(f"| {row.after:.1f} | {row.done} | {row.total} | {same} |")
     return int(not all(row.is_same for row in rows))
 
 

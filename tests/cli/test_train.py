@@ -117,7 +117,13 @@ def test_as_json_it_is_one_document_and_nothing_else(folder: Path) -> None:
 
 def test_a_training_that_was_interrupted_goes_on_to_the_same_bytes(folder: Path) -> None:
     recipe = write_recipe(folder, data=DIGITS.replace("128", "64"), epochs=30)
-    command = [sys.executable, "-m", "nestedge", "train", recipe, "-o", "net.nest", "--every", "1"]
+    # A process that a shell has started in the background ignores Ctrl-C, and its children do too.
+    interruptible = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('nestedge', run_name='__main__')"
+    )
+    arguments = ["train", recipe, "-o", "net.nest", "--every", "1"]
+    command = [sys.executable, "-c", interruptible, *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     last = folder / "net.nest.checkpoints" / "last.pt"
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:

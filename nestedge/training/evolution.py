@@ -180,12 +180,10 @@ class _Search:
 
     def _fitting(self, draw: Callable[[], Picks]) -> Candidate:
         """A candidate within the limit."""
-        for _ in range(_TRIES):
-            picks = draw()
-            if self._cost(picks) <= self.limit:
-                break
-        else:
-            picks = self._made_to_fit(picks)
+        drawn = (draw() for _ in range(_TRIES))
+        picks = next((found for found in drawn if self._cost(found) <= self.limit), None)
+        if picks is None:
+            picks = self._made_to_fit(draw())
         if picks not in self.seen:
             level = self.space.level(picks)
             self.seen[picks] = Candidate(level, picks, self.fitness(level), self._cost(picks))

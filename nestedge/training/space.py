@@ -264,7 +264,7 @@ def _size(axis: Axis, option: Share, *, divisor: int, where: str) -> int:
 
 
 def _choices(row: Sequence[str], sizes: Mapping[str, tuple[int, ...]], nesting: Nesting) -> Choices:
-    kinds = {nesting.axes[axis].kind for axis in row}
+    kinds: set[Kind] = {nesting.axes[axis].kind for axis in row}
     counts = {axis: len(sizes[axis]) for axis in row}
     if len(kinds) > 1 or len(set(counts.values())) > 1:
         raise UsageError(

@@ -18,6 +18,7 @@ from nestedge.levels import Level
 from nestedge.materialization import materialize, state_dict
 from nestedge.nested import Card, NestedModel, nest
 from nestedge.nestfile import load
+from nestedge.tree import named
 
 X = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -142,7 +143,8 @@ def test_in_training_a_level_gives_the_auxiliary_outputs_that_need_nothing_it_la
     with nested.at(level):
         found = nested(X)
     assert found.keys() == outputs
-    sum(value.sum() for key, value in found.items() if key != "more").backward()
+    total = torch.stack([value.sum() for key, value in found.items() if key != "more"]).sum()
+    torch.autograd.backward(total)
     reached = {name for name, p in nested.shared.named_parameters() if p.grad is not None}
     assert ("fine.weight" in reached) == ("fine" in outputs)
     assert "coarse.weight" in reached
@@ -277,7 +279,7 @@ def test_outputs_may_be_parameters_and_inputs_and_the_axis_has_a_free_name() -> 
     assert nested.nesting.axes["outputs.axis"].kind == "outputs"
     with nested.at("x"):
         scale, x = nested(X)
-    assert torch.equal(scale, nested.shared.scale)
+    assert torch.equal(scale, named(nested.shared)["scale"])
     assert torch.equal(x, X)
     assert list(state_dict(nested, "x")) == ["scale"]
 

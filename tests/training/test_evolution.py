@@ -37,7 +37,7 @@ SMALL = Evolution(population=40, generations=30)
 
 def _widths(level: Level) -> dict[str, int]:
     assert isinstance(level.width, dict)
-    return level.width
+    return {axis: units for axis, units in level.width.items() if isinstance(units, int)}
 
 
 def _cost(level: Level) -> float:

@@ -38,7 +38,8 @@ def test_only_the_forward_pass_is_in_the_narrower_type(
     nested, dtypes = _network(), list[torch.dtype]()
     exact = copy.deepcopy(nested)
     batches = [(torch.randn(8, 6, generator=torch.Generator().manual_seed(1)), None)]
-    for network, used in ((nested, precision), (exact, "float32")):
+    runs: list[tuple[NestedModel, Precision]] = [(nested, precision), (exact, "float32")]
+    for network, used in runs:
         optimizer = SGD(network.parameters(), 0.5)
         objective = _objective(dtypes)
         train(network, batches, epochs=3, objective=objective, optimizer=optimizer, precision=used)

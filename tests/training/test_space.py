@@ -101,7 +101,9 @@ def test_a_block_that_is_left_out_chooses_nothing(nested: NestedModel, space: Sp
         level = space.draw(generator)
         assert isinstance(level.depth, dict)
         assert isinstance(level.width, dict)
-        for unit in range(level.depth["stages.2"], 3):
+        depth = level.depth["stages.2"]
+        assert isinstance(depth, int)
+        for unit in range(depth, 3):
             assert level.width[f"stages.2.{unit}.expand.0"] == (48, 80, 80)[unit]
 
 

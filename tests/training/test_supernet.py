@@ -88,7 +88,8 @@ def _objective(shrinking: Shrinking, space: Space, subnets: Subnets, **options: 
 def _widths_drawn(space: Space, step: Step, count: int) -> list[int]:
     generator = step.generator()
     found = [space.draw(generator).width for _ in range(count)]
-    return [sizes["first"] for sizes in found if isinstance(sizes, dict)]
+    first = [sizes["first"] for sizes in found if isinstance(sizes, dict)]
+    return [size for size in first if isinstance(size, int)]
 
 
 @pytest.mark.parametrize("aggregation", ["sum", "mean"])

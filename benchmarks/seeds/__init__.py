@@ -1,0 +1,1 @@
+"""The five papers' methods against their baselines, on CIFAR-10."""

@@ -1,0 +1,49 @@
+"""How much is trained: what every method and baseline of a comparison has alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from nestedge.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every training of a comparison has.
+
+    Attributes:
+        images: to train with, every class in proportion.
+        epochs: of a training.
+        batch: images of a step.
+        rates: learning rates; of a method and of its baselines the better one counts.
+        seeds: of weights, order and augmentation.
+        precision: of the forward passes.
+    """
+
+    images: int
+    epochs: int
+    batch: int = 128
+    rates: tuple[float, ...] = (0.05, 0.2)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    precision: Precision = "bfloat16"
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return self.images // self.batch
+
+
+def sgd(parameters: Iterable[nn.Parameter], rate: float) -> SGD:
+    """The optimizer of all comparisons but those that are about optimizers."""
+    return SGD(parameters, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def cosine(optimizer: torch.optim.Optimizer, budget: Budget, epochs: int) -> CosineAnnealingLR:
+    """Half a cosine over so many epochs."""
+    return CosineAnnealingLR(optimizer, epochs * budget.steps)

@@ -1,0 +1,136 @@
+"""What is compared: the variants of every experiment, their budgets, and what is to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.seeds import asni, family, hierarchy, scaling, selection, shrinking, weights
+from benchmarks.seeds.budget import Budget
+from benchmarks.seeds.trial import FULL, Variant
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Methods and baselines that are trained alike.
+
+    Attributes:
+        title: of its table.
+        variants: by name.
+        budget: of every training.
+    """
+
+    title: str
+    variants: Mapping[str, Variant]
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Place:
+    """A figure: of an experiment's variant, that with a name."""
+
+    experiment: str
+    variant: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What is to hold: one accuracy, at least another and a margin.
+
+    Attributes:
+        text: in words.
+        one: the figure of the method.
+        other: what it is compared with.
+        margin: percentage points that it is to be above; below where negative.
+    """
+
+    text: str
+    one: Place
+    other: Place
+    margin: float = 0.0
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "family": Experiment("NestedNet: widths and depths", family.VARIANTS, Budget(20_000, 12)),
+    "weights": Experiment("NestedNet: weights", weights.VARIANTS, Budget(20_000, 12)),
+    "hierarchy": Experiment("NestedNet: classes", hierarchy.VARIANTS, Budget(20_000, 12)),
+    "shrinking": Experiment("Delayed epsilon-shrinking", shrinking.VARIANTS, Budget(20_000, 12)),
+    "selection": Experiment(
+        "Sparse structure selection", selection.VARIANTS, Budget(20_000, 12, rates=(0.05, 0.1))
+    ),
+    "scaling": Experiment("SSGD", scaling.VARIANTS, Budget(20_000, 12, rates=(0.02, 0.05))),
+    "asni": Experiment("ASNI: Conv-4", asni.VARIANTS, Budget(10_000, 25, rates=(3e-4, 1e-3))),
+}
+
+
+def _place(text: str) -> Place:
+    experiment, variant, name = text.split("/")
+    return Place(experiment, variant, name)
+
+
+def _row(text: str, one: str, other: str, margin: float = 0.0) -> Criterion:
+    return Criterion(text, _place(one), _place(other), margin)
+
+
+_DENSE = f"family/{FULL} alone/{FULL}"
+
+CRITERIA: tuple[Criterion, ...] = (
+    *(
+        _row(
+            f"level {name} within 0.5 points of a network of its size alone",
+            f"family/nested/{name}",
+            f"family/{name} alone/{name}",
+            -0.5,
+        )
+        for name in family.LEVELS
+    ),
+    *(
+        _row(
+            f"{name} consensus above the full level", f"family/nested/{name}", "family/nested/full"
+        )
+        for name in family.CONSENSUS
+    ),
+    *(
+        _row(
+            f"{name} of the weights within 0.6 points of dense",
+            f"weights/learned/{name}",
+            _DENSE,
+            -0.6,
+        )
+        for name in weights.DENSITIES
+    ),
+    *(
+        _row(
+            f"{name} of the weights above as many random ones",
+            f"weights/learned/{name}",
+            f"weights/drawn/{name}",
+        )
+        for name in weights.DENSITIES
+    ),
+    *(
+        _row(
+            f"level {name} within 0.5 points of the same alone",
+            f"hierarchy/nested/{name}",
+            f"hierarchy/{name} alone/{name}",
+            -0.5,
+        )
+        for name in hierarchy.LEVELS
+    ),
+    *(
+        _row(
+            f"{name} subnet above {other} shrinking",
+            f"shrinking/delayed/{name}",
+            f"shrinking/{other}/{name}",
+        )
+        for name in ("smallest", "largest")
+        for other in ("early", "late", "without ramp")
+    ),
+    *(
+        _row("after pruning above SGD", f"scaling/{name}/pruned", "scaling/SGD/pruned")
+        for name in scaling.VARIANTS
+        if name != "SGD"
+    ),
+    _row("ASNI-I within 1 point of dense", "asni/sparse/ASNI-I", f"asni/dense/{FULL}", -1.0),
+    _row("ASNI-II within 1 point of ASNI-I", "asni/sparse/ASNI-II", "asni/sparse/ASNI-I", -1.0),
+)

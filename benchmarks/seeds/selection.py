@@ -1,0 +1,48 @@
+"""Sparse structure selection: what becomes zero, and what is left when that is taken out."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.seeds.family import TWINS
+from benchmarks.seeds.trial import FULL, Record, Trial, Variant
+from nestedge.cost import count_macs, count_parameters
+from nestedge.materialization import materialize
+from nestedge.training.objectives import full_objective
+from nestedge.training.scale_factors import add_scale_factors
+from nestedge.training.sss import sss_optimizer
+
+GAMMA = 0.01
+"""Weight of the factors' l1 norm: the authors' example."""
+
+SELECTED = "selected"
+
+
+def selected(trial: Trial) -> Record:
+    """Factors trained with the weights, then all structures taken out whose factor is zero."""
+    nested = trial.nested(TWINS[FULL])
+    factors = add_scale_factors(nested)
+    optimizer = sss_optimizer(nested, factors, lr=trial.rate, gamma=GAMMA)
+    trial.fit(nested, full_objective(torch.nn.functional.cross_entropy), optimizer=optimizer)
+    factors.fold(nested)
+    nested.add_level(SELECTED, factors.kept())
+    inputs, _ = trial.images.test()[0]
+    nested.eval()
+    with torch.no_grad():
+        whole = nested(inputs)
+        small = materialize(nested, SELECTED).module()(inputs)
+    programs = {level: nested.plan(level).program for level in (FULL, SELECTED)}
+    macs, parameters = (
+        count(programs[SELECTED]) / count(programs[FULL])
+        for count in (count_macs, count_parameters)
+    )
+    return {
+        "accuracies": trial.accuracies(nested, (FULL, SELECTED)),
+        "macs": macs,
+        "parameters": parameters,
+        "kept": factors.counts(),
+        "error": float((small - whole).abs().max() / whole.abs().max()),
+    }
+
+
+VARIANTS: dict[str, Variant] = {"selected": selected}

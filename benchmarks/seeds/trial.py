@@ -1,0 +1,89 @@
+"""One training of a comparison, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import Optimizer
+
+from benchmarks.seeds.budget import Budget, cosine, sgd
+from benchmarks.seeds.data import Images
+from nestedge.card import Card
+from nestedge.levels import Level
+from nestedge.model import NestedModel
+from nestedge.nested import nest
+from nestedge.training import Objective, accuracy, joint_objective, train
+from nestedge.training.checkpoints import Stateful
+
+Record = dict[str, Any]
+Variant = Callable[["Trial"], Record]
+"""A method or a baseline: trains, and says what came out."""
+
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: data, budget, seed and learning rate."""
+
+    images: Images
+    budget: Budget
+    seed: int
+    rate: float
+
+    def nested(
+        self,
+        make: Callable[[], nn.Module],
+        levels: Mapping[str, Level | float] | None = None,
+        *,
+        card: Card | None = None,
+    ) -> NestedModel:
+        """A network with first weights that the seed decides."""
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self.seed)
+            model = make()
+        example, _ = self.images.test()[0]
+        return nest(model, example[:2], {FULL: 1.0} if levels is None else levels, card=card)
+
+    def fit(
+        self,
+        nested: NestedModel,
+        objective: Objective,
+        *,
+        epochs: int | None = None,
+        optimizer: Optimizer | None = None,
+        after_epoch: Callable[[int], None] | None = None,
+        state: Mapping[str, Stateful] | None = None,
+    ) -> float:
+        """Train; the mean loss of the last epoch."""
+        epochs = self.budget.epochs if epochs is None else epochs
+        optimizer = optimizer or sgd(nested.parameters(), self.rate)
+        reports = train(
+            nested,
+            self.images.train(self.budget),
+            epochs=epochs,
+            objective=objective,
+            optimizer=optimizer,
+            schedule=cosine(optimizer, self.budget, epochs),
+            seed=self.seed,
+            precision=self.budget.precision,
+            after_epoch=after_epoch,
+            state=state,
+        )
+        return reports[-1].loss
+
+    def alone(self, make: Callable[[], nn.Module]) -> NestedModel:
+        """A network trained by itself: the baseline of a level of its size."""
+        nested = self.nested(make)
+        self.fit(nested, joint_objective([FULL], F.cross_entropy))
+        return nested
+
+    def accuracies(self, nested: NestedModel, levels: Iterable[str]) -> dict[str, float]:
+        """Percentages of the images to test with."""
+        test = self.images.test()
+        return {level: accuracy(nested, test, level) for level in levels}

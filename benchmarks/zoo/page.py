@@ -65,8 +65,9 @@ def _method() -> list[str]:
         "  precision by up to 1e5, in which a wrong channel could hide.",
         "- **variation**: how much the output differs from one input to another, of its maximum.",
         "- **export**: one torch.export, when torch has traced the network once before. All times",
-        "  are seconds of the processor on one thread, in one process a network. A first and a",
-        "  **further level** are added and materialised; of the further ones the dearest is shown.",
+        "  are seconds of the processor on one thread, in one process a network, in single",
+        "  precision. A first and a **further level** are added and materialised; of the further",
+        "  ones the dearest is shown.",
         "- **ONNX error**: the level of width 0.5 in onnxruntime against torch, in single",
         "  precision; beside it how far onnxruntime, and torch with batch norms folded alike, are",
         "  from the user's zeroed module in double precision.",
@@ -82,6 +83,7 @@ def counts(names: Sequence[str], records: Mapping[tuple[str, str], Record]) -> l
     """How many networks do what, and the worst figures with their networks."""
     ran = {name: r for (name, check), r in records.items() if check == "nestedge" and name in names}
     done = [record for record in ran.values() if record["stage"] == "done"]
+    timed = [r for (name, check), r in records.items() if check == "cost" and name in names]
     whole = sum(record.get("form") in ("whole", "outputs as a tuple") for record in ran.values())
     parts = sum("form" in record for record in ran.values()) - whole
     exact = sum(map(is_exact, ran.values()))
@@ -95,7 +97,7 @@ def counts(names: Sequence[str], records: Mapping[tuple[str, str], Record]) -> l
         found = [(max(v[figure] for v in r["levels"].values()), r["network"]) for r in done]
         lines += [f"Worst {figure}: {max(found)[0]:.1e} ({max(found)[1]})."] if found else []
     for cost in ("analysis", "further level"):
-        costs = [(cost_ratios(r)[cost], r["network"]) for r in done if cost in cost_ratios(r)]
+        costs = [(cost_ratios(r)[cost], r["network"]) for r in timed if cost in cost_ratios(r)]
         lines += (
             [f"Dearest {cost}: {max(costs)[0]:.2f} exports ({max(costs)[1]})."] if costs else []
         )

@@ -89,7 +89,7 @@ def table(names: Sequence[str], records: Mapping[tuple[str, str], Record]) -> li
                 name,
                 *_nested(record),
                 *_figures(record),
-                *_costs(record),
+                *_costs(records.get((name, "cost"), {})),
                 *_onnx(records.get((name, "onnx"))),
                 _pruned(records.get((name, "torch-pruning"))),
             ]

@@ -144,7 +144,8 @@ def test_the_page_counts_and_gives_reasons(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("benchmarks.zoo.page.version", lambda package: f"1.0 of {package}")
     failed = {"network": "b", "check": "nestedge", "stage": "export", "failed": "UsageError: a|b"}
     pruned = {"network": "small", "check": "torch-pruning", "stage": "pruning", "failed": "shape"}
-    records = {(r["network"], r["check"]): r for r in (_record(_level()), failed, pruned)}
+    cost = _record(_level(), check="cost")
+    records = {(r["network"], r["check"]): r for r in (_record(_level()), cost, failed, pruned)}
     lines = page(["small", "b", "c"], records)
     text = "\n".join(lines)
     assert "torchvision 1.0 of torchvision" in lines[4]
@@ -225,8 +226,12 @@ def test_a_network_is_nested_and_its_levels_are_what_zeroing_gives(
         assert level["error"] <= 1e-12
         assert level["zeroed"] <= 1e-12
         assert level["ratio"] == pytest.approx(float(width), rel=0.02)
-    assert record["seconds"].keys() == {"capture", "export", "analysis"}
     json.dumps(record)
+    *_, cost = zoo_checks.check_cost(ENTRY)
+    assert cost["stage"] == "done"
+    assert cost["seconds"].keys() == {"capture", "export", "analysis"}
+    assert list(cost["levels"]) == ["0.75", "0.5", "0.25"]
+    assert cost_ratios(cost).keys() == {"analysis", "further level"}
 
 
 def test_a_network_that_nothing_takes_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,17 +305,23 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "message"), _BAD.values(), ids=_BAD)
-def test_a_wrong_file_is_refused_in_one_line(
-    tmp_path: Path, change: Callable[[Entries], None], message: str
+def _assert_refused(
+    golden: Path, path: Path, change: Callable[[Entries], None], message: str
 ) -> None:
-    entries, path = _entries(_GOLDEN), tmp_path / "bad.nest"
+    entries = _entries(golden)
     change(entries)
     path.write_bytes(archive_bytes(entries))
     with pytest.raises(FormatError, match=message) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "message"), _BAD.values(), ids=_BAD)
+def test_a_wrong_file_is_refused_in_one_line(
+    tmp_path: Path, change: Callable[[Entries], None], message: str
+) -> None:
+    _assert_refused(_GOLDEN, tmp_path / "bad.nest", change, message)
 
 
 _BAD_4: dict[str, tuple[Callable[[Entries], None], str]] = {
@@ -399,13 +405,7 @@ _BAD_4: dict[str, tuple[Callable[[Entries], None], str]] = {
 def test_a_wrong_file_of_format_4_is_refused_in_one_line(
     tmp_path: Path, change: Callable[[Entries], None], message: str
 ) -> None:
-    entries, path = _entries(_GOLDEN_4), tmp_path / "bad.nest"
-    change(entries)
-    path.write_bytes(archive_bytes(entries))
-    with pytest.raises(FormatError, match=message) as caught:
-        load(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
+    _assert_refused(_GOLDEN_4, tmp_path / "bad.nest", change, message)
 
 
 def test_a_file_of_format_3_has_no_axis_of_outputs(tmp_path: Path) -> None:

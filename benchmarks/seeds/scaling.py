@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 
 import torch
@@ -14,10 +13,10 @@ from benchmarks.seeds.trial import FULL, Record, Trial, Variant
 from nestedge.levels import Level
 from nestedge.model import NestedModel
 from nestedge.training import (
-    Sparsity,
     joint_objective,
     log_sum,
     nested_masks,
+    prunable_weights,
     scale_updates,
 )
 
@@ -43,7 +42,7 @@ def _trained(trial: Trial, *, epsilon: float | None) -> Record:
     if epsilon is not None:
         scale_updates(optimizer, log_sum(epsilon=epsilon), limit=LIMIT)
     trial.fit(nested, joint_objective([FULL], F.cross_entropy), optimizer=optimizer)
-    masks = nested_masks(Sparsity(copy.deepcopy(nested)).weights, {PRUNED: DENSITY})
+    masks = nested_masks(prunable_weights(nested), {PRUNED: DENSITY})
     nested.add_level(PRUNED, Level(masks=masks[PRUNED]))
     return {
         "accuracies": trial.accuracies(nested, (FULL, PRUNED)),

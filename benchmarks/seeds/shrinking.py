@@ -70,16 +70,16 @@ def cost_of(nested: NestedModel, space: Space) -> Cost:
 def delayed(ramp: int, trial: Trial) -> Record:
     """The full network for half of the epochs, then a ramp; 0 is without."""
     epochs = trial.budget.epochs
-    return _trained(trial, delayed_shrinking(epochs // 2 + ramp // 2, ramp=ramp, nets=NETS), epochs)
+    plan = delayed_shrinking(epochs // 2 + ramp // 2, ramp=ramp, nets=NETS)
+    return _shrunk(trial, trial.nested(TWINS[FULL]), plan, epochs=epochs)
 
 
 def early(trial: Trial) -> Record:
     """BigNAS: subnets from the first step on, for as many epochs as cost the same."""
     nested = trial.nested(TWINS[FULL])
     cost = cost_of(nested, spaces(nested))
-    return _trained(
-        trial, early_shrinking(nets=NETS), round(budget_of(trial, cost) / cost.sandwich)
-    )
+    epochs = round(budget_of(trial, cost) / cost.sandwich)
+    return _shrunk(trial, nested, early_shrinking(nets=NETS), epochs=epochs)
 
 
 def late(trial: Trial) -> Record:
@@ -102,12 +102,8 @@ def budget_of(trial: Trial, cost: Cost) -> float:
     return half + (trial.budget.epochs - half) * cost.sandwich
 
 
-def _trained(trial: Trial, plan: Shrinking, epochs: int) -> Record:
-    return _shrunk(trial, trial.nested(TWINS[FULL]), plan, epochs=epochs, teacher=False)
-
-
 def _shrunk(
-    trial: Trial, nested: NestedModel, plan: Shrinking, *, epochs: int, teacher: bool
+    trial: Trial, nested: NestedModel, plan: Shrinking, *, epochs: int, teacher: bool = False
 ) -> Record:
     space, rate = spaces(nested), cosine_rate(trial.rate)
     optimizer = sgd(nested.parameters(), trial.rate)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from benchmarks.seeds.family import TWINS
 from benchmarks.seeds.trial import FULL, Record, Trial, Variant
 from nestedge.levels import Level
-from nestedge.training import Sparsity, joint_objective, nested_masks, random_masks
+from nestedge.training import joint_objective, nested_masks, prunable_weights, random_masks
 from nestedge.training.nested_masks import LevelMasks
 
 DENSITIES = {"third": 1 / 3, "half": 1 / 2}
@@ -28,7 +28,7 @@ def _trained(trial: Trial, *, is_random: bool) -> Record:
     nested = trial.nested(TWINS[FULL])
     epochs = trial.budget.epochs // 2
     trial.fit(nested, joint_objective([FULL], F.cross_entropy), epochs=epochs)
-    weights = Sparsity(nested).weights
+    weights = prunable_weights(nested)
     masks: LevelMasks = (
         random_masks(weights, DENSITIES, seed=trial.seed)
         if is_random

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nestedge.errors import MissingDependencyError
 from nestedge.preprocessing import Preprocessing
+from nestedge.training.datasets import Images, digits
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -50,17 +50,10 @@ def load_digits() -> DigitsData:
     Raises:
         MissingDependencyError: scikit-learn is not installed.
     """
-    try:
-        from sklearn import datasets
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the demo's data needs scikit-learn: pip install 'nestedge[demo]'"
-        ) from error
-    pixels, classes = datasets.load_digits(return_X_y=True)
-    # Its pixels are 0..16. Images are 8-bit, so that everything downstream takes them as usual.
-    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    digits = classes.astype(np.int64)
-    order = np.arange(len(digits))
-    train, test = train_test_split(order, test_size=0.25, random_state=0, stratify=digits)
-    return DigitsData(Split(images[train], digits[train]), Split(images[test], digits[test]))
+    data = digits()
+    return DigitsData(_split(data.train), _split(data.test))
+
+
+def _split(part: Images) -> Split:
+    pixels = part.pixels(range(len(part.classes)))
+    return Split(pixels.movedim(1, -1).contiguous().numpy(), part.classes.numpy())

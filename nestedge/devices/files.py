@@ -5,18 +5,13 @@ The folder of known profiles lies beside the package in a checkout, and inside i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nestedge.devices.profile import LOCAL, DeviceProfile
 from nestedge.documents import Value
-from nestedge.errors import FormatError, NestedgeError, UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from nestedge.errors import FormatError, NestedgeError
+from nestedge.toml import read_toml
 
 FOLDER = "device_profiles"
 SUFFIX = ".toml"
@@ -61,14 +56,7 @@ def read_profile(path: Path) -> DeviceProfile:
             `pixel-8.toml: memory.total_mb.source: missing`.
         OSError: it cannot be read.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        # Text that is not UTF-8 is a ValueError too.
-        raise FormatError(f"{path}: not TOML: {error}") from error
-    document = Value(data, str(path))
+    document = read_toml(path)
     _check_values(document)
     profile = DeviceProfile.from_json(document)
     _check_file(profile, path)

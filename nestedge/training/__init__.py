@@ -54,7 +54,7 @@ from nestedge.training.shrinking import (
 )
 from nestedge.training.sorting import Sorting, sort_after, sort_channels
 from nestedge.training.space import Space, space_of
-from nestedge.training.sparsity import Sparsity
+from nestedge.training.sparsity import Sparsity, prunable_weights
 from nestedge.training.sss import JointOptimizer, sss_optimizer
 from nestedge.training.structures import Structure
 from nestedge.training.subnets import Subnets
@@ -105,6 +105,7 @@ __all__ = [
     "p_norm_like",
     "parameters_of",
     "progressive_shrinking",
+    "prunable_weights",
     "random_masks",
     "rate_schedule",
     "rates_in_turn",

@@ -37,7 +37,7 @@ def nested_masks(
     densities are those asked for. Of equal weights the first of the first tensor stays.
 
     Args:
-        tensors: the weights to mask, by name: `Sparsity.weights`.
+        tensors: the weights to mask, by name: `prunable_weights`.
         densities: for each level the share of the weights to keep, 0 < density <= 1.
         scope: "layer" gives every tensor the density, "global" all of them together.
         minimum: how many of its largest weights every tensor keeps at every level.

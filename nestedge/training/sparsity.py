@@ -42,6 +42,12 @@ def prunable(nested: NestedModel) -> tuple[str, ...]:
     )
 
 
+def prunable_weights(nested: NestedModel) -> dict[str, torch.Tensor]:
+    """The weights that `prunable` names."""
+    tensors = named(nested.shared)
+    return {name: tensors[name] for name in prunable(nested)}
+
+
 class Sparsity:
     """Which weights of a network live, while it is pruned and trained.
 
@@ -62,8 +68,7 @@ class Sparsity:
 
     def __init__(self, nested: NestedModel, *, minimum: int = 1) -> None:
         check_minimum(minimum)
-        tensors = named(nested.shared)
-        self.weights = {name: tensors[name] for name in prunable(nested)}
+        self.weights = prunable_weights(nested)
         if not self.weights:
             raise UsageError("expected a convolution or a linear layer to prune, found none")
         self.minimum = minimum

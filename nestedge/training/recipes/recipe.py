@@ -14,6 +14,7 @@ from nestedge.documents import Value
 from nestedge.errors import FormatError, UsageError
 from nestedge.levels import Level
 from nestedge.plan import BatchNorm
+from nestedge.toml import read_toml
 from nestedge.training.precision import Precision
 from nestedge.training.recipes.data import DataTable, data_table
 from nestedge.training.recipes.frame import Prepare
@@ -21,7 +22,7 @@ from nestedge.training.recipes.levels import level_of
 from nestedge.training.recipes.methods import METHODS
 from nestedge.training.recipes.optimizers import OptimizerTable, optimizer_table
 from nestedge.training.recipes.schedules import ScheduleTable, schedule_table
-from nestedge.training.recipes.tables import at, check_plain, named, one_of, read_toml, table
+from nestedge.training.recipes.tables import at, check_plain, named, one_of, table
 
 Factory = str | Callable[[], nn.Module]
 """What makes the network: "package.module:function", or in Python the function itself."""

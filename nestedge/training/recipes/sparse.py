@@ -18,7 +18,7 @@ from nestedge.training.nested_masks import Scope, nested_masks, random_masks
 from nestedge.training.objectives import Step, full_objective, joint_objective
 from nestedge.training.recipes.frame import Method, Prepare, Setup
 from nestedge.training.recipes.tables import table
-from nestedge.training.sparsity import Sparsity
+from nestedge.training.sparsity import Sparsity, prunable_weights
 from nestedge.training.ternary import start_from
 from nestedge.training.ternary_file import read_start
 
@@ -44,7 +44,7 @@ def connections(keys: Value) -> Prepare:
         levels = _SparseLevels(setup.nested)
 
         def make() -> None:
-            weights = Sparsity(setup.nested).weights
+            weights = prunable_weights(setup.nested)
             levels.add(
                 random_masks(weights, densities, seed=setup.seed, scope=among)
                 if drawn
@@ -121,7 +121,7 @@ def ssgd(keys: Value) -> Prepare:
         scale_updates(optimizer, diversity, limit=None if limit is None else limit.number())
 
         def finish(nested: NestedModel) -> None:
-            _SparseLevels(nested).add(nested_masks(Sparsity(nested).weights, densities))
+            _SparseLevels(nested).add(nested_masks(prunable_weights(nested), densities))
 
         return Method(full_objective(setup.loss), optimizer, finish=finish)
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from nestedge.documents import Value
-from nestedge.errors import FormatError, UsageError, did_you_mean
+from nestedge.errors import FormatError, did_you_mean
 from nestedge.levels import Level
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -139,23 +132,6 @@ def one_of(value: Value, known: Iterable[str], what: str) -> str:
             f"{did_you_mean(name, names)}"
         )
     return name
-
-
-def read_toml(path: Path) -> Value:
-    """The document in a TOML file.
-
-    Raises:
-        UsageError: there is no such file.
-        FormatError: it is not TOML.
-        OSError: it cannot be read.
-    """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    try:
-        return Value(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
-    except (ValueError, RecursionError) as error:
-        # Text that is not UTF-8 is a ValueError too.
-        raise FormatError(f"{path}: not TOML: {error}") from error
 
 
 def check_plain(value: Value) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from glob import escape
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -16,14 +14,13 @@ from benchmarks.networks import counting
 from benchmarks.networks.redraw import redraw
 from benchmarks.networks.sss import RESNET_50, SELECTIONS, KeptBlocks, SelectedResNet
 from benchmarks.networks.wrn import Shortcut, WideResNet
+from benchmarks.networks.wrn_levels import wide_level
 from nestedge.cost import count_macs, count_parameters
 from nestedge.levels import Level
 from nestedge.materialization import harvest_level, materialize
 from nestedge.model import NestedModel
 from nestedge.nested import Card, nest
 from nestedge.program.graph import Program
-
-Mask = npt.NDArray[np.bool_]
 
 
 def check_counts(
@@ -73,45 +70,14 @@ PUBLISHED = {"WRN-32-4": "7.4", "WRN-14-4": "2.7", "WRN-32-1": "0.47", "WRN-14-1
 """Millions of parameters, as the paper's table has them."""
 
 
-def wide_level(wide: Wide, full: WideResNet, shortcut: Shortcut) -> Level:
-    """A WRN as a level of a deeper and wider one.
-
-    The stem keeps its 16 channels in every WRN. With padded shortcuts the channels of a stage are
-    those of the stage before and new ones behind. WRN-x-1 has no new ones in its first stage, which
-    no width says: it has them, and masks that leave none of their readers a weight for them.
-    """
-    channels = [16 * wide.widen * 2**stage for stage in range(3)]
-    width: dict[str, float | int] = {f"stages.{s}.*conv1": c for s, c in enumerate(channels)}
-    masks: dict[str, Mask] = {}
-    if shortcut == "projection":
-        width |= {f"stages.{s}.0.conv2": c for s, c in enumerate(channels)}
-    else:
-        stages = [stage[0].conv2.out_channels for stage in full.stages]  # type: ignore[index]
-        before = [16, *stages[:2]]
-        new = np.diff([16, *channels]).tolist()
-        for stage, (start, stop, count) in enumerate(zip(before, stages, new, strict=True)):
-            if count:
-                width[escape(f"stages.{stage}.0.conv2[{start}:{stop}]")] = count
-            else:
-                masks = unread(full, start, stop)
-    return Level(width, depth=((wide.layers - 2) // 6,) * 3, masks=masks)
-
-
-def unread(full: WideResNet, start: int, stop: int) -> dict[str, Mask]:
-    """Masks under which no layer reads some channels of the trunk."""
-    masks = {}
-    for name, parameter in full.named_parameters():
-        if (name.startswith("stages") and name.endswith("conv1.weight")) or name == "fc.weight":
-            masks[name] = np.ones(parameter.shape, dtype=bool)
-            masks[name][:, start:stop] = False
-    return masks
-
-
 @cache
 def nested_wide(family: str, shortcut: Shortcut) -> NestedModel:
     full = WIDE[family][0].twin(shortcut)
     redraw(full, seed=0)
-    levels = {wide.name: wide_level(wide, full, shortcut) for wide in WIDE[family]}
+    levels = {
+        wide.name: wide_level(wide.layers, wide.widen, full, shortcut=shortcut)
+        for wide in WIDE[family]
+    }
     return nest(full, torch.zeros(2, 3, 32, 32), levels, card=Card(divisor=1))
 
 

@@ -11,20 +11,21 @@ class Conv4(nn.Module):
 
     Args:
         num_classes: outputs.
+        pixels: height and width of the images, a multiple of 4.
     """
 
-    def __init__(self, num_classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10, *, pixels: int = 32) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1)
         self.conv2 = nn.Conv2d(64, 64, 3, padding=1)
         self.conv3 = nn.Conv2d(64, 128, 3, padding=1)
         self.conv4 = nn.Conv2d(128, 128, 3, padding=1)
-        self.fc1 = nn.Linear(128 * 8 * 8, 256)
+        self.fc1 = nn.Linear(128 * (pixels // 4) ** 2, 256)
         self.fc2 = nn.Linear(256, 256)
         self.fc3 = nn.Linear(256, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of shape (batch, classes) for images of shape (batch, 3, 32, 32)."""
+        """Logits of shape (batch, classes) for images of shape (batch, 3, pixels, pixels)."""
         x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
         x = F.max_pool2d(F.relu(self.conv4(F.relu(self.conv3(x)))), 2)
         x = F.relu(self.fc2(F.relu(self.fc1(x.flatten(1)))))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.optim import Adam
 
 from benchmarks.networks.conv import Conv4
@@ -29,7 +31,7 @@ SCALE = 2 / 25
 
 def dense(trial: Trial) -> Record:
     """The network with all its weights."""
-    nested = trial.nested(Conv4)
+    nested = trial.nested(_conv4(trial))
     optimizer = Adam(nested.parameters(), trial.rate)
     trial.fit(nested, joint_objective([FULL], F.cross_entropy), optimizer=optimizer)
     return {"accuracies": trial.accuracies(nested, [FULL])}
@@ -37,7 +39,7 @@ def dense(trial: Trial) -> Record:
 
 def sparse(trial: Trial) -> Record:
     """ASNI-I, and ASNI-II from what it gives."""
-    nested = trial.nested(Conv4)
+    nested = trial.nested(_conv4(trial))
     objective = joint_objective([FULL], F.cross_entropy)
     epochs = trial.budget.epochs
     sparsity, optimizer = Sparsity(nested), Adam(nested.parameters(), trial.rate)
@@ -48,7 +50,7 @@ def sparse(trial: Trial) -> Record:
     first = trial.accuracies(nested, [FULL])[FULL]
     start = ternary_start(nested)
     sizes = start_sizes(start)
-    again = trial.nested(Conv4)
+    again = trial.nested(_conv4(trial))
     kept, optimizer = start_from(start, again), Adam(again.parameters(), trial.rate)
     kept.attach(optimizer)
     trial.fit(again, objective, optimizer=optimizer)
@@ -60,6 +62,10 @@ def sparse(trial: Trial) -> Record:
         "numbers": sizes.numbers // 4,
         "empty_filters": _empty_filters(sparsity),
     }
+
+
+def _conv4(trial: Trial) -> Callable[[], nn.Module]:
+    return partial(Conv4, pixels=trial.budget.pixels)
 
 
 def _empty_filters(sparsity: Sparsity) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from nestedge.training.precision import Precision
 
@@ -20,14 +21,17 @@ class Budget:
     Attributes:
         images: to train with, every class in proportion.
         epochs: of a training.
+        pixels: height and width of the images; CIFAR's own 32 are averaged over squares.
         batch: images of a step.
-        rates: learning rates; of a method and of its baselines the better one counts.
+        rates: learning rates; of a method and of its baselines the better one counts, which the
+            first seed decides.
         seeds: of weights, order and augmentation.
         precision: of the forward passes.
     """
 
     images: int
     epochs: int
+    pixels: int = 16
     batch: int = 128
     rates: tuple[float, ...] = (0.05, 0.2)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -44,6 +48,10 @@ def sgd(parameters: Iterable[nn.Parameter], rate: float) -> SGD:
     return SGD(parameters, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
-def cosine(optimizer: torch.optim.Optimizer, budget: Budget, epochs: int) -> CosineAnnealingLR:
-    """Half a cosine over so many epochs."""
-    return CosineAnnealingLR(optimizer, epochs * budget.steps)
+def cosine(
+    optimizer: torch.optim.Optimizer, budget: Budget, epochs: int, *, begun: int = 0
+) -> LambdaLR:
+    """Half a cosine over so many epochs, some of which another optimizer went through."""
+    return LambdaLR(
+        optimizer, lambda step: (1 + math.cos(math.pi * (begun + step / budget.steps) / epochs)) / 2
+    )

@@ -4,9 +4,9 @@
     python -m benchmarks.seeds --table
 
 Every method and its baselines have the same data, augmentation, optimizer, schedule and number of
-updates, and of two learning rates the better one counts; networks and budgets fit two cores and a
-few hours (`experiments`). Records are appended to a file of JSON lines, with seeds and versions; a
-second run does only what is missing there.
+updates, and the better of two learning rates, which the first seed decides; networks and budgets
+fit two cores and a few hours (`experiments`). Records are appended to a file of JSON lines, with
+seeds and versions; a second run does only what is missing there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,30 +27,48 @@ from pathlib import Path
 import torch
 
 from benchmarks import records
+from benchmarks.seeds.budget import Budget
 from benchmarks.seeds.data import load_images
 from benchmarks.seeds.experiments import EXPERIMENTS
-from benchmarks.seeds.table import Key, page
+from benchmarks.seeds.table import Key, figures, page
 from benchmarks.seeds.trial import Record, Trial
 
 RESULTS = Path(__file__).parents[1] / "results" / "seeds.jsonl"
 
 
 def read_records(path: Path) -> dict[Key, Record]:
-    """The last record of every training."""
-    return records.read_records(
+    """The last record of every training that had its experiment's budget."""
+    found = records.read_records(
         path, lambda r: (r["experiment"], r["variant"], r["seed"], r["rate"])
     )
+    return {
+        key: record
+        for key, record in found.items()
+        if key[0] in EXPERIMENTS and record["budget"] == _plain(EXPERIMENTS[key[0]].budget)
+    }
 
 
-def missing(only: Sequence[str], seeds: int, known: dict[Key, Record]) -> list[Key]:
-    """What is still to be trained: the first seed of everything before the second."""
-    wanted = [
-        (name, variant, seed, rate)
-        for seed in range(seeds)
-        for name in only
-        for rate in EXPERIMENTS[name].budget.rates
-        for variant in EXPERIMENTS[name].variants
-    ]
+def _plain(budget: Budget) -> Record:
+    """A budget as JSON gives it back."""
+    plain: Record = json.loads(json.dumps(asdict(budget)))
+    return plain
+
+
+def missing(only: Sequence[str], seed: int, known: Mapping[Key, Record]) -> list[Key]:
+    """What is still to be trained with a seed.
+
+    Args:
+        only: the experiments.
+        seed: 0 tries all learning rates; all others have each variant's better one.
+        known: what is trained already, with seed 0 all of it before any other.
+    """
+    wanted: list[Key] = []
+    for name in only:
+        for variant in EXPERIMENTS[name].variants:
+            rates = EXPERIMENTS[name].budget.rates
+            if seed and (chosen := figures(known, name, variant)) is not None:
+                rates = (chosen.rate,)
+            wanted += [(name, variant, seed, rate) for rate in rates]
     return [key for key in wanted if key not in known]
 
 
@@ -69,7 +87,7 @@ def trained(key: Key, *, archive: Path, cache: Path) -> Record:
         "variant": variant,
         "seed": seed,
         "rate": rate,
-        "budget": asdict(experiment.budget),
+        "budget": _plain(experiment.budget),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "seconds": round(time.monotonic() - begun, 1),
         **found,
@@ -95,6 +113,12 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+def _said(record: Record) -> str:
+    accuracies = {name: round(value, 2) for name, value in record["accuracies"].items()}
+    what = f"{record['experiment']}, {record['variant']}"
+    return f"{what}, seed {record['seed']}, rate {record['rate']:g}: {accuracies}"
+
+
 def main(given: Sequence[str]) -> int:
     """Train what is missing and print the tables."""
     options = arguments(given)
@@ -103,18 +127,17 @@ def main(given: Sequence[str]) -> int:
         if options.data is None:
             print("--data or NESTEDGE_DATA: expected the images, found neither", file=sys.stderr)
             return 2
-        open_ = missing(options.only, options.seeds, known)
         options.results.parent.mkdir(parents=True, exist_ok=True)
         # Decoded once, before several processes want it.
         load_images(options.data, options.cache, EXPERIMENTS[options.only[0]].budget)
         work = partial(trained, archive=options.data, cache=options.cache)
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            for number, record in enumerate(pool.imap_unordered(work, open_), start=1):
-                with options.results.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
-                said = {name: round(value, 2) for name, value in record["accuracies"].items()}
-                what = f"{record['variant']}, seed {record['seed']}, rate {record['rate']:g}"
-                print(f"{number}/{len(open_)} {what}: {said}", file=sys.stderr, flush=True)
-        known = read_records(options.results)
+            for seed in range(options.seeds):
+                todo = missing(options.only, seed, known)
+                for number, record in enumerate(pool.imap_unordered(work, todo), start=1):
+                    with options.results.open("a") as file:
+                        file.write(json.dumps(record) + "\n")
+                    print(f"{number}/{len(todo)} {_said(record)}", file=sys.stderr, flush=True)
+                known = read_records(options.results)
     print("\n".join(page(known)))
     return 0

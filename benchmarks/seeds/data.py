@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from benchmarks.seeds.budget import Budget
 from nestedge.preprocessing import Preprocessing
@@ -77,14 +78,20 @@ def load_images(archive: Path, cache: Path, budget: Budget) -> Images:
     with np.load(cache) as stored:
         parts = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "labels"}
         labels = tuple(map(str, stored["labels"]))
-    whole = DataSet(
-        labels,
-        ImageTensor(parts["train"], parts["train_classes"]),
-        ImageTensor(parts["test"], parts["test_classes"]),
+    train, test = (
+        ImageTensor(_averaged(parts[name], budget.pixels), parts[f"{name}_classes"])
+        for name in ("train", "test")
     )
+    whole = DataSet(labels, train, test)
     mean, std = channel_statistics(whole.train)
     steps = Preprocessing(input="x", scale=1 / 255, mean=mean, std=std, layout="NCHW", colour="RGB")
     return Images(with_fewer(whole, limit=budget.images), steps)
+
+
+def _averaged(images: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Images of that many pixels, the means of squares; uint8, shape (count, channels, *, *)."""
+    side = images.shape[-1] // pixels
+    return images if side == 1 else F.avg_pool2d(images.float(), side).round().byte()
 
 
 def _decode(archive: Path, cache: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.seeds import asni, family, hierarchy, scaling, selection, shrinking, weights
 from benchmarks.seeds.budget import Budget
@@ -36,19 +36,21 @@ class Place:
 
 @dataclass(frozen=True)
 class Criterion:
-    """What is to hold: one accuracy, at least another and a margin.
+    """What is to hold: one figure, at least another and a margin.
 
     Attributes:
         text: in words.
         one: the figure of the method.
-        other: what it is compared with.
-        margin: percentage points that it is to be above; below where negative.
+        other: what it is compared with; None for nothing but the margin.
+        margin: that it is to be above the other, in its unit; below where negative.
+        at_least: False for a figure that is to be at most the other and the margin.
     """
 
     text: str
     one: Place
-    other: Place
+    other: Place | None
     margin: float = 0.0
+    at_least: bool = True
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -69,8 +71,12 @@ def _place(text: str) -> Place:
     return Place(experiment, variant, name)
 
 
-def _row(text: str, one: str, other: str, margin: float = 0.0) -> Criterion:
-    return Criterion(text, _place(one), _place(other), margin)
+def _row(text: str, one: str, other: str | None, margin: float = 0.0) -> Criterion:
+    return Criterion(text, _place(one), _place(other) if other else None, margin)
+
+
+def _at_most(text: str, one: str, other: str | None, margin: float) -> Criterion:
+    return replace(_row(text, one, other, margin), at_least=False)
 
 
 _DENSE = f"family/{FULL} alone/{FULL}"
@@ -130,6 +136,24 @@ CRITERIA: tuple[Criterion, ...] = (
         _row("after pruning above SGD", f"scaling/{name}/pruned", "scaling/SGD/pruned")
         for name in scaling.VARIANTS
         if name != "SGD"
+    ),
+    *(
+        _at_most(
+            "training loss at most 0.02 above SGD's",
+            f"scaling/{name}/loss",
+            "scaling/SGD/loss",
+            0.02,
+        )
+        for name in scaling.VARIANTS
+        if name != "SGD"
+    ),
+    *(
+        _at_most(f"{name}: at most 70 % of the MACs are left", f"selection/{name}/macs", None, 0.7)
+        for name in selection.VARIANTS
+    ),
+    *(
+        _at_most(f"{name}: materialised within 1e-5", f"selection/{name}/error", None, 1e-5)
+        for name in selection.VARIANTS
     ),
     _row("ASNI-I within 1 point of dense", "asni/sparse/ASNI-I", f"asni/dense/{FULL}", -1.0),
     _row("ASNI-II within 1 point of ASNI-I", "asni/sparse/ASNI-II", "asni/sparse/ASNI-I", -1.0),

@@ -29,7 +29,7 @@ EXTRAS = (
 
 @dataclass(frozen=True)
 class Figures:
-    """The accuracies of a variant at its better learning rate.
+    """The records of a variant at its better learning rate.
 
     Attributes:
         rate: the learning rate.
@@ -40,8 +40,11 @@ class Figures:
     records: Mapping[int, Record]
 
     def of(self, name: str) -> dict[int, float]:
-        """An accuracy, by seed."""
-        return {seed: record["accuracies"][name] for seed, record in self.records.items()}
+        """An accuracy, or another number of the records, by seed."""
+        return {
+            seed: record["accuracies"].get(name, record.get(name))
+            for seed, record in self.records.items()
+        }
 
 
 def figures(records: Mapping[Key, Record], experiment: str, variant: str) -> Figures | None:
@@ -72,8 +75,9 @@ def page(records: Mapping[Key, Record]) -> list[str]:
             f"### {experiment.title}",
             "",
             (
-                f"{budget.images} images, {budget.epochs} epochs, batch {budget.batch}, "
-                f"{budget.precision}; the better learning rate of {_listed(budget.rates)}."
+                f"{budget.images} images of {budget.pixels}x{budget.pixels}, {budget.epochs} "
+                f"epochs, batch {budget.batch}, {budget.precision}; the better learning rate of "
+                f"{_listed(budget.rates)}."
             ),
             "",
             "| trained | learning rate | seeds | accuracy (%) | beside it |",
@@ -84,7 +88,7 @@ def page(records: Mapping[Key, Record]) -> list[str]:
     lines += [
         "### What was seen",
         "",
-        "| criterion | difference (points) | verdict |",
+        "| criterion | seen | verdict |",
         "|---|---:|---|",
     ]
     lines += [_verdict(records, criterion) for criterion in CRITERIA]
@@ -108,7 +112,8 @@ def _rows(records: Mapping[Key, Record], name: str, variants: Iterable[str]) -> 
 
 
 def _verdict(records: Mapping[Key, Record], criterion: Criterion) -> str:
-    one, other = (_at(records, place) for place in (criterion.one, criterion.other))
+    one = _at(records, criterion.one)
+    other = _at(records, criterion.other) if criterion.other else dict.fromkeys(one, 0.0)
     seeds = sorted(one.keys() & other.keys())
     if not seeds:
         return f"| {criterion.text} | | not run |"
@@ -118,8 +123,9 @@ def _verdict(records: Mapping[Key, Record], criterion: Criterion) -> str:
     if len(seeds) == 1 or abs(above) <= noise:
         said = "undecided"
     else:
-        said = "seen" if above > 0 else "**not seen**"
-    return f"| {criterion.text} | {mean:+.2f} ± {noise:.2f} | {said} |"
+        said = "seen" if (above > 0) == criterion.at_least else "**not seen**"
+    sign = "+" if criterion.other else ""
+    return f"| {criterion.text} | {mean:{sign}.3g} ± {noise:.2g} | {said} |"
 
 
 def _at(records: Mapping[Key, Record], place: Place) -> dict[int, float]:

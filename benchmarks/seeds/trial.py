@@ -18,7 +18,6 @@ from nestedge.levels import Level
 from nestedge.model import NestedModel
 from nestedge.nested import nest
 from nestedge.training import Objective, accuracy, joint_objective, train
-from nestedge.training.checkpoints import Stateful
 
 Record = dict[str, Any]
 Variant = Callable[["Trial"], Record]
@@ -56,24 +55,34 @@ class Trial:
         objective: Objective,
         *,
         epochs: int | None = None,
+        begun: int = 0,
+        until: int | None = None,
         optimizer: Optimizer | None = None,
         after_epoch: Callable[[int], None] | None = None,
-        state: Mapping[str, Stateful] | None = None,
     ) -> float:
-        """Train; the mean loss of the last epoch."""
+        """Train; the mean loss of the last epoch.
+
+        Args:
+            nested: the network.
+            objective: what it is trained for.
+            epochs: of one schedule; the budget's unless given.
+            begun: how many of them a training before this one did.
+            until: after how many of them to stop, for a training behind this one.
+            optimizer: gradient descent with the trial's rate unless given.
+            after_epoch: as for `train`.
+        """
         epochs = self.budget.epochs if epochs is None else epochs
         optimizer = optimizer or sgd(nested.parameters(), self.rate)
         reports = train(
             nested,
             self.images.train(self.budget),
-            epochs=epochs,
+            epochs=(epochs if until is None else until) - begun,
             objective=objective,
             optimizer=optimizer,
-            schedule=cosine(optimizer, self.budget, epochs),
+            schedule=cosine(optimizer, self.budget, epochs, begun=begun),
             seed=self.seed,
             precision=self.budget.precision,
             after_epoch=after_epoch,
-            state=state,
         )
         return reports[-1].loss
 

@@ -26,8 +26,8 @@ def drawn(trial: Trial) -> Record:
 
 def _trained(trial: Trial, *, is_random: bool) -> Record:
     nested = trial.nested(TWINS[FULL])
-    epochs = trial.budget.epochs // 2
-    trial.fit(nested, joint_objective([FULL], F.cross_entropy), epochs=epochs)
+    begun = trial.budget.epochs // 2
+    trial.fit(nested, joint_objective([FULL], F.cross_entropy), until=begun)
     weights = prunable_weights(nested)
     masks: LevelMasks = (
         random_masks(weights, DENSITIES, seed=trial.seed)
@@ -37,11 +37,7 @@ def _trained(trial: Trial, *, is_random: bool) -> Record:
     for level, of_level in masks.items():
         nested.add_level(level, Level(masks=of_level))
     levels = [*DENSITIES, FULL]
-    trial.fit(
-        nested,
-        joint_objective(levels, F.cross_entropy),
-        epochs=trial.budget.epochs - epochs,
-    )
+    trial.fit(nested, joint_objective(levels, F.cross_entropy), begun=begun)
     return {"accuracies": trial.accuracies(nested, levels)}
 
 

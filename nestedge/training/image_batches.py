@@ -19,9 +19,6 @@ from nestedge.training.processes import processes
 Augmentation = Literal["none", "crop-flip"]
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
-PADDING = 4
-"""Black pixels around an image, of which a crop of the old size is taken."""
-
 Drawn = tuple[torch.Tensor, torch.Tensor]
 """Images and their classes."""
 
@@ -158,7 +155,7 @@ def as_inputs(pixels: torch.Tensor, steps: Preprocessing) -> torch.Tensor:
     return found if steps.layout == "NCHW" else found.permute(0, 2, 3, 1).contiguous()
 
 
-def cropped_and_flipped(pixels: torch.Tensor, *, padding: int = PADDING) -> torch.Tensor:
+def cropped_and_flipped(pixels: torch.Tensor, *, padding: int | None = None) -> torch.Tensor:
     """Crops of padded images, half of them mirrored: what CIFAR is usually trained with.
 
     As in deeply-supervised nets (Lee et al., 2015, arXiv:1409.5185) and residual networks (He et
@@ -167,9 +164,11 @@ def cropped_and_flipped(pixels: torch.Tensor, *, padding: int = PADDING) -> torc
 
     Args:
         pixels: uint8, shape (count, channels, height, width).
-        padding: black pixels on every side, of which a crop of the old size is taken.
+        padding: black pixels on every side, of which a crop of the old size is taken; an eighth
+            of the shorter side unless given, which is the 4 that CIFAR's 32 pixels get.
     """
     count, _, height, width = pixels.shape
+    padding = min(height, width) // 8 if padding is None else padding
     top, left = torch.randint(2 * padding + 1, (2, count, 1))
     mirrored = torch.rand(count, 1) < 0.5
     across = torch.arange(width)

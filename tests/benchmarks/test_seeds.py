@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +69,47 @@ def test_the_better_learning_rate_counts_among_those_with_all_seeds() -> None:
 
 def test_every_criterion_is_about_a_variant_that_is_trained() -> None:
     for criterion in CRITERIA:
-        for place in (criterion.one, criterion.other):
+        for place in filter(None, (criterion.one, criterion.other)):
             assert place.variant in EXPERIMENTS[place.experiment].variants, place
 
 
-def test_the_first_seed_of_everything_comes_first_and_nothing_twice(tmp_path: Path) -> None:
-    every = command.missing(list(EXPERIMENTS), 2, {})
-    seeds = [seed for _, _, seed, _ in every]
-    assert seeds == sorted(seeds)
+def test_nothing_is_trained_twice_with_one_budget(tmp_path: Path) -> None:
+    every = command.missing(list(EXPERIMENTS), 0, {})
     assert len(set(every)) == len(every)
     name, variant, seed, rate = every[0]
     path = tmp_path / "seeds.jsonl"
     record = {"experiment": name, "variant": variant, "seed": seed, "rate": rate}
+    record["budget"] = json.loads(json.dumps(asdict(EXPERIMENTS[name].budget)))
     path.write_text(json.dumps(record) + '\n{"cut off')
     known = command.read_records(path)
-    assert command.missing(list(EXPERIMENTS), 2, known) == every[1:]
+    assert command.missing(list(EXPERIMENTS), 0, known) == every[1:]
+    path.write_text(json.dumps(record | {"budget": {"epochs": 1}}))
+    assert command.read_records(path) == {}, "another budget's"
+
+
+def test_the_first_seed_decides_the_learning_rate_of_the_others() -> None:
+    rates = EXPERIMENTS["asni"].budget.rates
+    known = {
+        ("asni", "dense", 0, rate): {"accuracies": {"full": 70 + rate}} for rate in sorted(rates)
+    }
+    todo = [key for key in command.missing(["asni"], 1, known) if key[1] == "dense"]
+    assert todo == [("asni", "dense", 1, max(rates))]
+
+
+def test_a_share_of_the_macs_is_held_against_its_limit() -> None:
+    variant = next(iter(EXPERIMENTS["selection"].variants))
+    text = f"{variant}: at most 70 % of the MACs are left"
+    for macs, verdict in ((0.5, "seen"), (0.8, "**not seen**")):
+        records: dict[Key, dict[str, Any]] = {
+            ("selection", variant, seed, 0.1): {
+                "accuracies": {"full": 70.0},
+                "macs": macs + seed / 100,
+                "error": 0.0,
+            }
+            for seed in range(3)
+        }
+        (row,) = [line for line in page(records) if text in line]
+        assert row.split("|")[2:4] == [f" {macs + 0.01:.3g} ± 0.01 ", f" {verdict} "]
 
 
 def test_without_data_the_command_says_what_it_needs(
@@ -98,3 +125,4 @@ def test_conv_4_has_the_parameters_of_the_paper() -> None:
     # Frankle & Carbin, figure 2: 2.4 million.
     assert count_parameters(model) == 2_425_930
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert Conv4(pixels=16)(torch.zeros(2, 3, 16, 16)).shape == (2, 10)

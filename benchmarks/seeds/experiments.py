@@ -54,15 +54,15 @@ class Criterion:
 
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "family": Experiment("NestedNet: widths and depths", family.VARIANTS, Budget(20_000, 12)),
-    "weights": Experiment("NestedNet: weights", weights.VARIANTS, Budget(20_000, 12)),
-    "hierarchy": Experiment("NestedNet: classes", hierarchy.VARIANTS, Budget(20_000, 12)),
-    "shrinking": Experiment("Delayed epsilon-shrinking", shrinking.VARIANTS, Budget(20_000, 12)),
+    "family": Experiment("NestedNet: widths and depths", family.VARIANTS, Budget(20_000, 10)),
+    "weights": Experiment("NestedNet: weights", weights.VARIANTS, Budget(20_000, 10)),
+    "hierarchy": Experiment("NestedNet: classes", hierarchy.VARIANTS, Budget(20_000, 10)),
+    "shrinking": Experiment("Delayed epsilon-shrinking", shrinking.VARIANTS, Budget(20_000, 10)),
     "selection": Experiment(
-        "Sparse structure selection", selection.VARIANTS, Budget(20_000, 12, rates=(0.05, 0.1))
+        "Sparse structure selection", selection.VARIANTS, Budget(20_000, 10, rates=(0.05, 0.1))
     ),
-    "scaling": Experiment("SSGD", scaling.VARIANTS, Budget(20_000, 12, rates=(0.02, 0.05))),
-    "asni": Experiment("ASNI: Conv-4", asni.VARIANTS, Budget(10_000, 25, rates=(3e-4, 1e-3))),
+    "scaling": Experiment("SSGD", scaling.VARIANTS, Budget(20_000, 10, rates=(0.02, 0.05))),
+    "asni": Experiment("ASNI: Conv-4", asni.VARIANTS, Budget(5_000, 25, rates=(3e-4, 1e-3))),
 }
 
 

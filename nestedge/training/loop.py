@@ -30,6 +30,7 @@ def train(
     schedule: LRScheduler | None = None,
     seed: int = 0,
     precision: Precision = "float32",
+    sync_batch_norm: bool = False,
     after_epoch: Callable[[int], None] | None = None,
     evaluate: Evaluate | None = None,
     checkpoints: Checkpoints | None = None,
@@ -57,6 +58,8 @@ def train(
         schedule: is stepped after every step of the optimizer, not after every epoch.
         seed: of dropout and shuffling, and of what the objective draws.
         precision: of the forward passes; weights and gradients stay as they are.
+        sync_batch_norm: whether batch norms see the images of all processes, as those of one
+            process with the whole batch would, at the cost of two exchanges each.
         after_epoch: is called with the number of an epoch, from 0, after its last step and before
             it is evaluated: a method's pruning, or its sorting of channels.
         evaluate: is called after every epoch.
@@ -87,6 +90,7 @@ def train(
         schedule=schedule,
         seed=seed,
         mixed=MixedPrecision(precision, next(nested.parameters()).device.type),
+        sync_batch_norm=sync_batch_norm,
         after_epoch=after_epoch,
         evaluate=evaluate,
         checkpoints=checkpoints,

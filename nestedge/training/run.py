@@ -17,13 +17,14 @@ from nestedge.training.batches import Batches, read_batches, set_epoch
 from nestedge.training.checkpoints import BEST, LAST, Checkpoints, Stateful, load_parts
 from nestedge.training.objectives import Objective, Step
 from nestedge.training.precision import MixedPrecision
-from nestedge.training.processes import average, average_gradients, broadcast
+from nestedge.training.processes import average, average_gradients, broadcast, processes
 from nestedge.training.progress import Progress
 from nestedge.training.randomness import (
     forked_generators,
     generator_states,
     set_generator_states,
 )
+from nestedge.training.synchronization import synchronized
 
 Evaluate = Callable[[NestedModel], Mapping[str, float]]
 """The accuracy of every level of interest, by its name."""
@@ -75,6 +76,7 @@ class Run:
     schedule: LRScheduler | None
     seed: int
     mixed: MixedPrecision
+    sync_batch_norm: bool
     after_epoch: Callable[[int], None] | None
     evaluate: Evaluate | None
     checkpoints: Checkpoints | None
@@ -138,7 +140,7 @@ class Run:
         )
         self.optimizer.zero_grad()
         total = 0.0
-        for loss in self.mixed.losses(self.objective(self.nested, inputs, target, step)):
+        for loss in self.mixed.losses(self._losses(inputs, target, step)):
             if loss.dim():
                 raise UsageError(
                     f"objective: expected scalar losses, found shape {tuple(loss.shape)}"
@@ -159,6 +161,11 @@ class Run:
         place.number += 1
         place.total += total
         self.done += 1
+
+    def _losses(self, inputs: Any, target: Any, step: Step) -> Iterator[torch.Tensor]:
+        losses = self.objective(self.nested, inputs, target, step)
+        # Batch norms of one process alone are faster as they are.
+        return synchronized(losses) if self.sync_batch_norm and processes() > 1 else losses
 
     def _report(self) -> Progress:
         place, seconds = self.place, self.clock() - self.started

@@ -62,6 +62,20 @@ def _normed(nested: NestedModel, rank: int) -> dict[str, torch.Tensor]:
     return nested.state_dict()
 
 
+def _synchronized(nested: NestedModel, share: slice) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(8, 3, 8, 8, dtype=torch.float64, generator=generator)
+    train(
+        nested,
+        [(images[share], torch.arange(8)[share] % 4)],
+        epochs=1,
+        objective=joint_objective(["small", "full"], torch.nn.functional.cross_entropy),
+        optimizer=SGD(nested.parameters(), 0.01),
+        sync_batch_norm=True,
+    )
+    return nested.state_dict()
+
+
 def _nan(nested: NestedModel, rank: int) -> str:
     inputs, target = vectors(8)
     try:
@@ -90,6 +104,7 @@ def _worker(rank: int, folder: str) -> None:
         "step": _one_step(nested, slice(rank * 4, rank * 4 + 4)),
         "epochs": _epochs(nested_perceptron(), Path(folder) / "checkpoints"),
         "normed": _normed(nested_resnet(), rank),
+        "synchronized": _synchronized(nested_resnet(), slice(rank * 4, rank * 4 + 4)),
         "nan": _nan(nested_perceptron(), rank),
         "first": is_first(),
     }
@@ -131,6 +146,16 @@ def test_batch_norm_statistics_are_averaged(folder: Path) -> None:
     name = next(n for n in first if n.startswith("shared") and n.endswith("running_mean"))
     wanted = (alone[0][name] + alone[1][name]) / 2
     torch.testing.assert_close(first[name], wanted)
+
+
+def test_synchronized_batch_norms_see_the_images_of_all_processes(folder: Path) -> None:
+    expected = _synchronized(nested_resnet(), slice(0, 8))
+    before = nested_resnet().state_dict()
+    for rank in range(2):
+        found = torch.load(folder / f"{rank}.pt")["synchronized"]
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-10, atol=1e-12)
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in expected.items())
 
 
 def test_a_loss_that_is_no_number_in_one_process_stops_all(folder: Path) -> None:

@@ -330,6 +330,10 @@ WRONG: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "its key": ({"schedule": {"floor": 0.1}}, r"schedule\.floor: unknown; expected name, warmup"),
     "its steps": ({"schedule": {"name": "step"}}, r"schedule\.milestones: expected rising epochs"),
     "no epoch": ({"training": {"epochs": 0}}, r"training\.epochs: expected an integer of at least"),
+    "sync batch norm": (
+        {"training": {"sync_batch_norm": 1}},
+        r"training\.sync_batch_norm: expected",
+    ),
     "precision": ({"training": {"precision": "int8"}}, r"training\.precision: expected \"float32"),
     "an object": ({"training": {"seed": {1}}}, r"training\.seed: expected a text, a number"),
     "true for 1": ({"training": {"epochs": True}}, r"training\.epochs: expected an integer"),

@@ -71,12 +71,14 @@ class TrainingTable:
         epochs: how many.
         seed: of the first weights, and of all that is drawn while training.
         precision: of the forward passes.
+        sync_batch_norm: whether batch norms see the images of all processes.
         label_smoothing: of the cross-entropy.
     """
 
     epochs: int
     seed: int
     precision: Precision
+    sync_batch_norm: bool
     label_smoothing: float
 
 
@@ -219,7 +221,7 @@ def _policy(value: Value) -> BatchNorm:
 
 
 def _training_table(value: Value) -> TrainingTable:
-    found = table(value, ("epochs", "seed", "precision", "label_smoothing"))
+    found = table(value, ("epochs", "seed", "precision", "sync_batch_norm", "label_smoothing"))
     precision, smoothing = found.get("precision"), found.get("label_smoothing")
     smooth = 0.0 if smoothing is None else smoothing.number()
     if smoothing is not None and not 0 <= smooth < 1:
@@ -228,6 +230,7 @@ def _training_table(value: Value) -> TrainingTable:
         found.required("epochs").integer(minimum=1),
         found.integer("seed", 0, minimum=0),
         "float32" if precision is None else precision.choice("float32", "bfloat16", "float16"),
+        found.truth("sync_batch_norm", False),
         smooth,
     )
 

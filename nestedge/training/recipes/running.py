@@ -109,6 +109,7 @@ def run_recipe(
         schedule=_schedule(recipe, method.optimizer, len(batches)),
         seed=recipe.training.seed,
         precision=recipe.training.precision,
+        sync_batch_norm=recipe.training.sync_batch_norm,
         after_epoch=method.after_epoch,
         evaluate=lambda trained: _accuracies(trained, test),
         checkpoints=checkpoints,

@@ -90,6 +90,7 @@ class Inspection:
 
     Attributes:
         levels: by name.
+        outputs: the names of what it returns outside its levels.
         axes: for every axis but depths and outputs its breakpoints, in units from 0 to its size.
         tiles: into how many tiles its segments cut the weights.
         stored_parameters: weights and biases that are stored, level-specific ones included.
@@ -98,6 +99,7 @@ class Inspection:
     """
 
     levels: Mapping[str, LevelReport]
+    outputs: tuple[str, ...]
     axes: Mapping[str, tuple[int, ...]]
     tiles: int
     stored_parameters: int
@@ -133,6 +135,7 @@ def inspect(nested: NestedModel, *, multiple: int = VECTOR) -> Inspection:
             )
             for level in nested.levels
         },
+        outputs=_outputs(nested.elastic.program),
         axes={
             name: nesting.segments[name]
             for name, axis in nesting.axes.items()
@@ -171,9 +174,13 @@ def _level(
         removed=harvest.removed,
         kernels=harvest.kernels,
         branches=harvest.branches,
-        outputs=tuple(name for name, _ in program.outputs),
+        outputs=_outputs(program),
         stayed=harvest.stayed,
     )
+
+
+def _outputs(program: Program) -> tuple[str, ...]:
+    return tuple(name for name, _ in program.outputs)
 
 
 def _kept(choice: Choice, name: str, axis: Axis) -> tuple[int, int]:

@@ -110,6 +110,8 @@ def _text(found: Inspection) -> str:
 
 def _notes(found: Inspection, name: str, level: LevelReport) -> Iterator[str]:
     """What else there is to say about a level, a line each."""
+    if level.outputs != found.outputs:
+        yield f"{name}: gives {', '.join(level.outputs)} of {', '.join(found.outputs)}"
     if level.finer:
         finer = ", ".join(f"{n} of {all_} of {a}" for a, (n, all_) in list(level.finer.items())[:6])
         yield f"{name}: {finer}{_more(level.finer)}"

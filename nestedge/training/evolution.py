@@ -266,7 +266,7 @@ def recalibrated_accuracy(
     norms = set(batch_norm_tensors(nested.elastic.program, "statistics"))
     # The whole network has no statistics beside the shared ones.
     stored = {n: t.clone() for n, t in named(nested.shared).items() if n in norms}
-    nested.add_level(name, level, batch_norm="statistics")
+    nested.add_level(name, level, batch_norm="statistics", own=())
     try:
         if norms:
             recalibrate(nested, calibration, levels=[name])

@@ -30,6 +30,25 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+class TwoHeads(nn.Module):
+    """A layer with two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.coarse, self.fine = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.stem(x)
+        return {"coarse": self.coarse(x), "fine": self.fine(x)}
+
+
+def test_a_level_of_some_outputs_says_which(tmp_path: Path) -> None:
+    levels = {"core": Level(outputs=("coarse",)), "full": Level()}
+    nest(TwoHeads(), torch.zeros(2, 4), levels).save(tmp_path / "net.nest")
+    lines = run(str(tmp_path / "net.nest")).stdout.splitlines()
+    assert [line for line in lines if "gives" in line] == ["core: gives coarse of coarse, fine"]
+
+
 def test_every_wasted_width_is_a_line_with_layer_axis_and_share(path: Path) -> None:
     result = run(str(path), "--multiple", "8")
     assert result.exit_code == 0, result.output

@@ -28,12 +28,11 @@ from nestedge.convert import LevelProgram, evaluated, tensor_of
 from nestedge.expressions import added, evaluate, take
 from nestedge.intervals import intervals_of
 from nestedge.known import constant_along, known_values
+from nestedge.masks import Mask
 from nestedge.program import operators
 from nestedge.program.arguments import named_arguments, with_arguments
 from nestedge.program.graph import Node, Ref, TensorSpec, Weight, without_dead_nodes
 from nestedge.rings import find_rings, without_rings
-
-Live = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ class _Reading:
     node: Node
     units: Units
     constant: npt.NDArray[np.float64]
-    free: Live
-    foldable: Live
+    free: Mask
+    foldable: Mask
     reason: str
 
 
@@ -206,7 +205,7 @@ def _is_padded(a: Mapping[str, Any], weight: torch.Tensor) -> bool:
     return any(padding) if isinstance(padding, list) else bool(padding)
 
 
-def _live(analysis: Analysis, readings: Iterable[_Reading]) -> Live:
+def _live(analysis: Analysis, readings: Iterable[_Reading]) -> Mask:
     """Which units stay: those that some reader needs, and one of each dimension of a tensor."""
     needed = np.zeros(analysis.count, dtype=bool)
     for reading in readings:
@@ -220,7 +219,7 @@ def _live(analysis: Analysis, readings: Iterable[_Reading]) -> Live:
     return needed
 
 
-def _shift(reading: _Reading, live: Live, level: LevelProgram) -> npt.NDArray[np.float64] | None:
+def _shift(reading: _Reading, live: Mask, level: LevelProgram) -> npt.NDArray[np.float64] | None:
     """What the removed constants add to a reader's outputs: shape (outputs,); None for nothing."""
     gone = (reading.units != ALWAYS) & ~live[reading.units] & ~reading.free
     if not gone.any():
@@ -235,7 +234,7 @@ def _shift(reading: _Reading, live: Live, level: LevelProgram) -> npt.NDArray[np
 def _without(
     level: LevelProgram,
     analysis: Analysis,
-    live: Live,
+    live: Mask,
     shifts: Mapping[str, npt.NDArray[np.float64]],
 ) -> LevelProgram:
     survival = Survival(analysis, live)
@@ -279,7 +278,7 @@ def _without_unused_tensors(level: LevelProgram) -> LevelProgram:
     )
 
 
-def _index(rank: int, dim: int, kept: Live) -> tuple[Any, ...]:
+def _index(rank: int, dim: int, kept: Mask) -> tuple[Any, ...]:
     index: list[Any] = [slice(None)] * rank
     index[dim] = torch.from_numpy(kept)
     return tuple(index)

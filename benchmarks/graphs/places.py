@@ -88,7 +88,7 @@ def _looked_up(room: Room) -> nn.Module:
 
     ways: list[Callable[[Any, Tensor], Any]] = [
         lambda _, x: x.sort(dim)[0],
-        lambda _, x: x.topk(3, dim)[0],
+        lambda _, x: x.topk(min(3, side), dim)[0],
         lambda _, x: untied(x, dim).argsort(dim).to(x.dtype) * 0.2 + x,
         lambda s, x: x.gather(dim, expanded(s, x)),
         lambda s, x: x.scatter(dim, expanded(s, x)[..., :1], 0.5),

@@ -12,10 +12,12 @@ that is no longer its narrower twin, or a network of fewer axes than were record
 from __future__ import annotations
 
 import copy
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing.connection import Connection
 from unittest import mock
 
 from benchmarks.graphs.checks import check_levels
@@ -33,6 +35,8 @@ from nestedge.errors import UsageError
 from nestedge.model import NestedModel
 from nestedge.program.capture import capture
 from nestedge.program.reading import Capture
+
+_FORK = multiprocessing.get_context("fork")
 
 TRIES = 8
 """How many networks, the smallest first, are tried with one broken rule."""
@@ -99,10 +103,36 @@ def _record(seed: int) -> Record:
     return check_levels(Subject(description, build(description), images(description), nested))
 
 
-def _difference(seed: int, known: Record) -> str | None:
-    """What is noticed in a network while something is broken; None for nothing."""
+def _difference(known: Record, broken: AbstractContextManager[None]) -> str | None:
+    """What is noticed in a network while something is broken; None for nothing.
+
+    In a process of its own: a kernel whose arguments do not fit together may write where it should
+    not, which the next networks would suffer from.
+    """
+    # Here, so that no process does it again.
+    _captured(known["seed"])
+    receiver, sender = _FORK.Pipe(duplex=False)
+    process = _FORK.Process(target=_send_difference, args=(sender, known, broken))
+    process.start()
+    sender.close()
     try:
-        record = _record(seed)
+        found: str | None = receiver.recv()
+    except EOFError:
+        found = "the process died"
+    process.join()
+    return found
+
+
+def _send_difference(
+    sender: Connection, known: Record, broken: AbstractContextManager[None]
+) -> None:
+    with broken:
+        sender.send(_noticed(known))
+
+
+def _noticed(known: Record) -> str | None:
+    try:
+        record = _record(known["seed"])
     except Exception as error:  # noqa: BLE001
         # Whatever a broken rule makes nestedge raise is noticed.
         lines = str(error).strip().splitlines() or [""]
@@ -134,8 +164,7 @@ def rule_noticed(op: str, networks: Sequence[Record]) -> Noticed:
     for how, mutate in MUTATIONS.items():
         for known in networks[:TRIES]:
             tried += 1
-            with _broken(op, mutate):
-                what = _difference(known["seed"], known)
+            what = _difference(known, _broken(op, mutate))
             if what is not None:
                 return Noticed(how, known["seed"], what, tried)
     return Noticed("none", None, "", tried)
@@ -145,8 +174,7 @@ def rewrite_noticed(op: str, networks: Sequence[Record]) -> Noticed:
     """How it is noticed that an operator's sizes are not rewritten."""
     chosen = networks[: TRIES * 8]
     for tried, known in enumerate(chosen, start=1):
-        with _left_out(op):
-            what = _difference(known["seed"], known)
+        what = _difference(known, _left_out(op))
         if what is not None:
             return Noticed("left out", known["seed"], what, tried)
     return Noticed("none", None, "", len(chosen))

@@ -56,8 +56,8 @@ class Criterion:
 EXPERIMENTS: dict[str, Experiment] = {
     "family": Experiment("NestedNet: widths and depths", family.VARIANTS, Budget(20_000, 10)),
     "weights": Experiment("NestedNet: weights", weights.VARIANTS, Budget(20_000, 10)),
-    "hierarchy": Experiment("NestedNet: classes", hierarchy.VARIANTS, Budget(20_000, 10)),
-    "shrinking": Experiment("Delayed epsilon-shrinking", shrinking.VARIANTS, Budget(20_000, 10)),
+    "hierarchy": Experiment("NestedNet: classes", hierarchy.VARIANTS, Budget(10_000, 10)),
+    "shrinking": Experiment("Delayed epsilon-shrinking", shrinking.VARIANTS, Budget(10_000, 10)),
     "selection": Experiment(
         "Sparse structure selection", selection.VARIANTS, Budget(20_000, 10, rates=(0.05, 0.1))
     ),
@@ -133,13 +133,13 @@ CRITERIA: tuple[Criterion, ...] = (
         for other in ("early", "late", "without ramp")
     ),
     *(
-        _row("after pruning above SGD", f"scaling/{name}/pruned", "scaling/SGD/pruned")
+        _row(f"{name}: after pruning above SGD", f"scaling/{name}/pruned", "scaling/SGD/pruned")
         for name in scaling.VARIANTS
         if name != "SGD"
     ),
     *(
         _at_most(
-            "training loss at most 0.02 above SGD's",
+            f"{name}: training loss at most 0.02 above SGD's",
             f"scaling/{name}/loss",
             "scaling/SGD/loss",
             0.02,

@@ -15,7 +15,7 @@ from nestedge.training.objectives import full_objective
 from nestedge.training.scale_factors import add_scale_factors
 from nestedge.training.sss import sss_optimizer
 
-GAMMAS = (0.003, 0.01)
+GAMMAS = (0.005,)
 """Weights of the factors' l1 norm; the authors' example, for 100 epochs of ImageNet, is 0.01."""
 
 SELECTED = "selected"

@@ -76,6 +76,13 @@ REWRITTEN: dict[str, tuple[Callable[[int], nn.Module], str, dict[str, Any]]] = {
         "squeeze",
         {"dim": [2, 3]},
     ),
+    # Channel 11 stays in every level, as the seventh or eighth of its 8.
+    "select": (op(lambda x: x + x.select(1, -5).unsqueeze(1)), "select", {"index": 6}),
+    "select_scatter": (
+        op(lambda x: x.select_scatter(x[:, 1].relu(), 1, -5)),
+        "select_scatter",
+        {"index": 7},
+    ),
     "squeeze of channels": (op(lambda x: x.squeeze(1)), "squeeze", {"dim": []}),
     "zeros": (
         sized(lambda x, c: torch.cat([x, torch.zeros(x.shape[0], c, 4, 4, dtype=x.dtype)], 1)),

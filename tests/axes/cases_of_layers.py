@@ -183,6 +183,9 @@ REDUCTIONS = {
             )
         )
     ),
+    "variances of pixels": Case(
+        op(lambda x: aten.var.correction(x, [2, 3], correction=1, keepdim=True))
+    ),
     "norms": Case(
         op(
             lambda x: (

@@ -84,6 +84,11 @@ REWRITTEN: dict[str, tuple[Callable[[int], nn.Module], str, dict[str, Any]]] = {
         {"index": 7},
     ),
     "squeeze of channels": (op(lambda x: x.squeeze(1)), "squeeze", {"dim": []}),
+    "squeeze of channels and columns": (
+        op(lambda x: x.mean(3, True).squeeze((1, 3))[..., None]),
+        "squeeze",
+        {"dim": [3]},
+    ),
     "zeros": (
         sized(lambda x, c: torch.cat([x, torch.zeros(x.shape[0], c, 4, 4, dtype=x.dtype)], 1)),
         "zeros",

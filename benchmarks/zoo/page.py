@@ -74,7 +74,7 @@ def _method() -> list[str]:
         f"  onnxruntime is to be within {ONNX_LIMIT:.0e} ({TRANSFORMER_LIMIT:.0e} with attention),",
         f"  or no further than {ROUNDING:.0f} times as far as torch. Where it is not, rounding and",
         "  a wrong file are told apart: the level is exported in double precision and run by",
-        f"  onnx's reference evaluator, whose error, in brackets, is to be below {LIMIT:.0e}.",
+        f"  onnx's reference evaluator, whose error, in brackets, is to be below {ONNX_LIMIT:.0e}.",
         "- **Torch-Pruning keeps**: the share of parameters after one generic call at a ratio of",
         "  0.5 with magnitude importance, told the network, example inputs, and the layers that",
         "  give its outputs, or else the last, to leave alone; of a detector the same part.",

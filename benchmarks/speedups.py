@@ -35,7 +35,7 @@ from nestedge.profiling.timing import measure_interleaved
 from nestedge_onnx.runtime import OnnxRuntime
 
 FULL = (32, 4)
-PUBLISHED = {FULL: 1.0, (14, 4): 1.5, (32, 1): 5.2, (14, 1): 7.4}
+PUBLISHED: dict[tuple[int, int], float] = {FULL: 1.0, (14, 4): 1.5, (32, 1): 5.2, (14, 1): 7.4}
 """Speed-ups of WRN-layers-widen."""
 
 ROUNDS = 40
@@ -77,7 +77,9 @@ def nested_family() -> NestedModel:
     """The four networks in one, with weights drawn at random."""
     full = WideResNet(*FULL, num_classes=CLASSES, shortcut="pad")
     redraw(full, seed=0)
-    levels = {name_of(wide): wide_level(*wide, full) for wide in PUBLISHED}
+    levels = {
+        name_of((layers, widen)): wide_level(layers, widen, full) for layers, widen in PUBLISHED
+    }
     return nest(full, torch.zeros(2, 3, 32, 32), levels, card=Card(divisor=1))
 
 
@@ -117,8 +119,8 @@ def line(batch: int, row: Row) -> str:
     """A row of the table."""
     cells = (
         row.name,
-        f"{100 * row.parameters:.2g} %",
-        f"{100 * row.macs:.2g} %",
+        f"{100 * row.parameters:.3g} %",
+        f"{100 * row.macs:.3g} %",
         str(batch),
         f"{row.milliseconds:.2f}",
         f"{row.speedup:.2f}x ({row.low:.2f}-{row.high:.2f})",

@@ -85,7 +85,7 @@ def _mean(record: Record) -> float:
 
 def page(records: Mapping[Key, Record]) -> list[str]:
     """Lines of Markdown: a table for every experiment, and one of the criteria."""
-    lines = HEADER.splitlines() + [""]
+    lines = [*HEADER.splitlines(), ""]
     for name, experiment in EXPERIMENTS.items():
         budget = experiment.budget
         lines += [

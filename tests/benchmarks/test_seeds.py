@@ -112,6 +112,14 @@ def test_a_share_of_the_macs_is_held_against_its_limit() -> None:
         assert row.split("|")[2:4] == [f" {macs + 0.01:.3g} ± 0.01 ", f" {verdict} "]
 
 
+def test_the_pages_are_those_of_the_results() -> None:
+    lines = page(command.read_records(command.RESULTS))
+    root = Path(__file__).parents[2]
+    assert (root / "docs" / "comparisons.md").read_text() == "\n".join(lines) + "\n"
+    seen = lines[lines.index("| criterion | seen | verdict |") :]
+    assert "\n".join(seen) in (root / "README.md").read_text()
+
+
 def test_without_data_the_command_says_what_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

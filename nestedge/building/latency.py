@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -18,9 +17,7 @@ from nestedge.levels import Level
 from nestedge.model import NestedModel
 from nestedge.plugins import load_runtime
 from nestedge.profiling.timing import Clock, measure_interleaved
-
-Measure = Callable[[Level], float]
-"""A number of a level, as `nestedge.training.search` takes it for a cost."""
+from nestedge.training.evolution import Measure
 
 ROUNDS = 30
 
@@ -49,8 +46,8 @@ def latency_of(
         clock: a monotonic clock in nanoseconds.
 
     Returns:
-        A function of a level. It raises UsageError where the level is out of range, and
-        NestedgeError where the converter cannot express it.
+        A cost for `nestedge.training.search`. It raises UsageError where a level is out of range,
+        and NestedgeError where the converter cannot express it.
 
     Raises:
         UsageError: no such target exists.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from nestedge.model import NestedModel
 from nestedge.nested import nest
 from nestedge.profiling.statistics import median_interval
 from nestedge.profiling.timing import measure_interleaved
+from nestedge.program.graph import Program
 from nestedge_onnx.runtime import OnnxRuntime
 
 FULL = (32, 4)
@@ -83,8 +84,17 @@ def nested_family() -> NestedModel:
     return nest(full, torch.zeros(2, 3, 32, 32), levels, card=Card(divisor=1))
 
 
-def rows(nested: NestedModel, batch: int, folder: Path) -> Iterator[Row]:
-    """Time every level with so many images a call."""
+def rows(
+    nested: NestedModel, programs: Mapping[str, Program], batch: int, folder: Path
+) -> Iterator[Row]:
+    """Time every level with so many images a call.
+
+    Args:
+        nested: the four networks in one.
+        programs: what each level is, materialised.
+        batch: images of a call.
+        folder: for files.
+    """
     images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0)).numpy()
     calls = {}
     for level in nested.levels:
@@ -93,7 +103,6 @@ def rows(nested: NestedModel, batch: int, folder: Path) -> Iterator[Row]:
         session = OnnxRuntime().open(path, threads=1)
         calls[level] = partial(session.run, {session.inputs[0].name: images})
     times = measure_interleaved(calls, rounds=ROUNDS, rng=np.random.default_rng(0))
-    programs = {level: harvest_level(nested, level).level.program for level in nested.levels}
     full = name_of(FULL)
     for wide, published in PUBLISHED.items():
         name = name_of(wide)
@@ -138,9 +147,10 @@ def main(given: Sequence[str]) -> int:
     print("| level | parameters | MACs | batch | ms | speed-up (95 %) | published |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     nested = nested_family()
+    programs = {level: harvest_level(nested, level).level.program for level in nested.levels}
     for batch in options.batch:
         with tempfile.TemporaryDirectory() as folder:
-            for row in rows(nested, batch, Path(folder)):
+            for row in rows(nested, programs, batch, Path(folder)):
                 print(line(batch, row), flush=True)
     return 0
 

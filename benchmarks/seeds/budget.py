@@ -25,7 +25,6 @@ class Budget:
         batch: images of a step.
         rates: learning rates; of a method and of its baselines the better one counts, which the
             first seed decides.
-        seeds: of weights, order and augmentation.
         precision: of the forward passes.
     """
 
@@ -34,7 +33,6 @@ class Budget:
     pixels: int = 16
     batch: int = 128
     rates: tuple[float, ...] = (0.05, 0.2)
-    seeds: tuple[int, ...] = (0, 1, 2)
     precision: Precision = "bfloat16"
 
     @property

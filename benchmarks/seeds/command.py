@@ -28,7 +28,7 @@ import torch
 
 from benchmarks import records
 from benchmarks.seeds.budget import Budget
-from benchmarks.seeds.data import load_images
+from benchmarks.seeds.data import decode_images, load_images
 from benchmarks.seeds.experiments import EXPERIMENTS
 from benchmarks.seeds.table import Key, figures, page
 from benchmarks.seeds.trial import Record, Trial
@@ -129,15 +129,15 @@ def main(given: Sequence[str]) -> int:
             return 2
         options.results.parent.mkdir(parents=True, exist_ok=True)
         # Decoded once, before several processes want it.
-        load_images(options.data, options.cache, EXPERIMENTS[options.only[0]].budget)
+        decode_images(options.data, options.cache)
         work = partial(trained, archive=options.data, cache=options.cache)
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
             for seed in range(options.seeds):
-                todo = missing(options.only, seed, known)
-                for number, record in enumerate(pool.imap_unordered(work, todo), start=1):
+                left = missing(options.only, seed, known)
+                for number, record in enumerate(pool.imap_unordered(work, left), start=1):
                     with options.results.open("a") as file:
                         file.write(json.dumps(record) + "\n")
-                    print(f"{number}/{len(todo)} {_said(record)}", file=sys.stderr, flush=True)
+                    print(f"{number}/{len(left)} {_said(record)}", file=sys.stderr, flush=True)
                 known = read_records(options.results)
     print("\n".join(page(known)))
     return 0

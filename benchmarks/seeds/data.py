@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Images:
         ]
 
 
+@lru_cache(maxsize=1)
 def load_images(archive: Path, cache: Path, budget: Budget) -> Images:
     """The images of a budget.
 
@@ -73,8 +75,7 @@ def load_images(archive: Path, cache: Path, budget: Budget) -> Images:
         cache: a file that keeps them decoded.
         budget: how many to train with.
     """
-    if not cache.exists():
-        _decode(archive, cache)
+    decode_images(archive, cache)
     with np.load(cache) as stored:
         parts = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "labels"}
         labels = tuple(map(str, stored["labels"]))
@@ -94,7 +95,10 @@ def _averaged(images: torch.Tensor, pixels: int) -> torch.Tensor:
     return images if side == 1 else F.avg_pool2d(images.float(), side).round().byte()
 
 
-def _decode(archive: Path, cache: Path) -> None:
+def decode_images(archive: Path, cache: Path) -> None:
+    """Keep the decoded images in a file, unless it is there already."""
+    if cache.exists():
+        return
     found = read_images(image_folder(archive, memory=MEMORY), memory=MEMORY, skip_broken=False)
     arrays: dict[str, Any] = {}
     for name, images in (("train", found.train), ("test", found.test)):

@@ -26,12 +26,15 @@ from benchmarks.zoo.levels import (
     timed,
     zeroed_outputs,
 )
-from benchmarks.zoo.networks import Entry, cast, precision, subjects
+from benchmarks.zoo.networks import Entry, Subject, cast, precision, subjects
 from benchmarks.zoo.table import is_right_onnx
 from nestedge.axes.rules import RULES
+from nestedge.convert import LevelProgram
 from nestedge.elastic import study
+from nestedge.expressions import Array
 from nestedge.folding import fold_batch_norms
 from nestedge.materialization import level_program, materialize
+from nestedge.model import NestedModel
 from nestedge.program.emit import ProgramModule
 
 WIDTHS = (0.75, 0.5, 0.25)
@@ -92,10 +95,7 @@ def check_onnx(entry: Entry) -> Iterator[Record]:
     """
     exporter = import_module("nestedge_onnx.exporter")
     runtime = import_module("nestedge_onnx.runtime").OnnxRuntime()
-    subject, captured, told = exported(entry, torch.float32)
-    nested = nested_of(captured, study(captured.program))
-    nested.add_level("half", 0.5)
-    zeroed_outputs(nested, subject, "half")
+    subject, nested, told = _halved(entry, torch.float32)
     level = fold_batch_norms(level_program(nested, "half"))
     record: Record = {"is_transformer": told["is_transformer"]}
     yield record | {"stage": "export to ONNX"}
@@ -105,16 +105,14 @@ def check_onnx(entry: Entry) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "half.onnx"
         path.write_bytes(model.SerializeToString())
-        names = [spec.name for spec in level.program.inputs]
-        arrays = (value.numpy() for value in subject.inputs)
-        given = runtime.open(path, threads=1).run(dict(zip(names, arrays, strict=True)))
+        given = runtime.open(path, threads=1).run(_arrays(level, subject))
     found = tuple(torch.from_numpy(given[name]) for name, _ in level.program.outputs)
     with nested.at("half"):
         expected = outputs_of(nested, subject)
     record["error"] = error_of(found, expected)
     folded = outputs_of(ProgramModule(level.program, level.tensors), subject)
     yield record | {"stage": "double precision"}
-    del captured, nested, level, model
+    del nested, level, model
     with precision(torch.float64):
         true = live_outputs(cast(subject, torch.float64))
     record["from_true"] = error_of(found, true)
@@ -132,19 +130,29 @@ def _reference_error(entry: Entry) -> float:
     """
     exporter = import_module("nestedge_onnx.exporter")
     with precision(torch.float64):
-        subject, captured, _ = exported(entry, torch.float64)
-        nested = nested_of(captured, study(captured.program))
-        nested.add_level("half", 0.5)
-        zeroed_outputs(nested, subject, "half")
+        subject, nested, _ = _halved(entry, torch.float64)
         level = fold_batch_norms(level_program(nested, "half"))
         model = exporter.export_model(level, batch=2)
-        names = [spec.name for spec in level.program.inputs]
-        arrays = (value.numpy() for value in subject.inputs)
         evaluator = import_module("onnx.reference").ReferenceEvaluator(model)
-        given = evaluator.run(None, dict(zip(names, arrays, strict=True)))
+        given = evaluator.run(None, _arrays(level, subject))
         by_name = dict(zip((output.name for output in model.graph.output), given, strict=True))
         found = tuple(torch.from_numpy(by_name[name]) for name, _ in level.program.outputs)
         return error_of(found, live_outputs(subject))
+
+
+def _halved(entry: Entry, dtype: torch.dtype) -> tuple[Subject, NestedModel, Record]:
+    """A network with a level of width 1/2, its module zeroed for that, and what was told of it."""
+    subject, captured, told = exported(entry, dtype)
+    nested = nested_of(captured, study(captured.program))
+    nested.add_level("half", 0.5)
+    zeroed_outputs(nested, subject, "half")
+    return subject, nested, told
+
+
+def _arrays(level: LevelProgram, subject: Subject) -> dict[str, Array]:
+    """The inputs by the names that they have in a level's program."""
+    names = (spec.name for spec in level.program.inputs)
+    return dict(zip(names, (value.numpy() for value in subject.inputs), strict=True))
 
 
 def check_torch_pruning(entry: Entry) -> Iterator[Record]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from nestedge.model import NestedModel
 from nestedge.plugins import load_runtime
 from nestedge.profiling.timing import Clock, measure_interleaved
 from nestedge.training.evolution import Measure
+from nestedge.training.subnets import temporary_level
 
 ROUNDS = 30
 
@@ -56,13 +56,9 @@ def latency_of(
     runtime = load_runtime(target)
 
     def measure(level: Level) -> float:
-        name = next(n for i in count() if (n := f"_timed-{i}") not in nested.levels)
-        nested.add_level(name, level, batch_norm="shared", own=())
-        try:
+        with temporary_level(nested, level, batch_norm="shared") as name:
             model = convert_level(nested, name, target, spec=spec)
             inputs = reference_inputs(nested, cases=1)
-        finally:
-            nested.remove_level(name)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
             path.write_bytes(model)

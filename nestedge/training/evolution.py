@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from nestedge.training.accuracy import accuracy
 from nestedge.training.batches import Batches, same
 from nestedge.training.recalibration import recalibrate
 from nestedge.training.space import Picks, Space
+from nestedge.training.subnets import temporary_level
 from nestedge.tree import named
 
 Measure = Callable[[Level], float]
@@ -262,17 +262,15 @@ def recalibrated_accuracy(
     Raises:
         UsageError: the level is out of range, or the batches do not fit.
     """
-    name = next(n for i in count() if (n := f"_measured-{i}") not in nested.levels)
     norms = set(batch_norm_tensors(nested.elastic.program, "statistics"))
     # The whole network has no statistics beside the shared ones.
     stored = {n: t.clone() for n, t in named(nested.shared).items() if n in norms}
-    nested.add_level(name, level, batch_norm="statistics", own=())
     try:
-        if norms:
-            recalibrate(nested, calibration, levels=[name])
-        return accuracy(nested, test, name, logits=logits)
+        with temporary_level(nested, level, batch_norm="statistics") as name:
+            if norms:
+                recalibrate(nested, calibration, levels=[name])
+            return accuracy(nested, test, name, logits=logits)
     finally:
-        nested.remove_level(name)
         for key, tensor in named(nested.shared).items():
             if key in stored:
                 tensor.copy_(stored[key])

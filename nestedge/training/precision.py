@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,18 @@ from torch.optim import Optimizer
 
 Precision = Literal["float32", "bfloat16", "float16"]
 DTYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def losses_inside(
+    losses: Iterator[torch.Tensor], context: Callable[[], AbstractContextManager[object]]
+) -> Iterator[torch.Tensor]:
+    """The same losses, each computed inside a context that is left before the loss is given."""
+    while True:
+        with context():
+            loss = next(losses, None)
+        if loss is None:
+            return
+        yield loss
 
 
 class MixedPrecision:
@@ -28,12 +41,9 @@ class MixedPrecision:
     def losses(self, losses: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         """The same losses, each computed under autocast; backward runs outside of it."""
         enabled = self._dtype is not None
-        while True:
-            with torch.autocast(self._device, dtype=self._dtype, enabled=enabled):
-                loss = next(losses, None)
-            if loss is None:
-                return
-            yield loss
+        return losses_inside(
+            losses, lambda: torch.autocast(self._device, dtype=self._dtype, enabled=enabled)
+        )
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a loss, scaled."""

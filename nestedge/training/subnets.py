@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from types import TracebackType
@@ -11,7 +13,7 @@ from nestedge.errors import UsageError
 from nestedge.inputs import as_call
 from nestedge.levels import Level
 from nestedge.model import NestedModel
-from nestedge.plan import batch_norm_tensors
+from nestedge.plan import BatchNorm, batch_norm_tensors
 from nestedge.program.arguments import with_arguments
 from nestedge.program.graph import Node, Program, run
 from nestedge.program.structure import rebuild
@@ -24,6 +26,26 @@ _DROPOUT: dict[str, dict[str, bool | float]] = {
     "aten.gru.input": {"dropout": 0.0},
 }
 """For every operator that drops values the argument under which it drops none."""
+
+
+@contextmanager
+def temporary_level(nested: NestedModel, level: Level, *, batch_norm: BatchNorm) -> Iterator[str]:
+    """The name of a level that a network has for as long as the `with` block runs.
+
+    Args:
+        nested: the network.
+        level: of it.
+        batch_norm: which batch-norm tensors it has of its own; it has no others.
+
+    Raises:
+        UsageError: the level is out of range.
+    """
+    name = next(n for i in count() if (n := f"_temporary-{i}") not in nested.levels)
+    nested.add_level(name, level, batch_norm=batch_norm, own=())
+    try:
+        yield name
+    finally:
+        nested.remove_level(name)
 
 
 class Subnets:

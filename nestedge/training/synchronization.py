@@ -13,17 +13,14 @@ import torch
 from torch.distributed.nn.functional import all_reduce
 from torch.overrides import TorchFunctionMode
 
+from nestedge.training.precision import losses_inside
+
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 def synchronized(losses: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
     """The same losses, each computed with batch norms over the images of all processes."""
-    while True:
-        with _Synchronized():
-            loss = next(losses, None)
-        if loss is None:
-            return
-        yield loss
+    return losses_inside(losses, _Synchronized)
 
 
 class _Synchronized(TorchFunctionMode):

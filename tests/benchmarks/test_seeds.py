@@ -92,8 +92,8 @@ def test_the_first_seed_decides_the_learning_rate_of_the_others() -> None:
     known = {
         ("asni", "dense", 0, rate): {"accuracies": {"full": 70 + rate}} for rate in sorted(rates)
     }
-    todo = [key for key in command.missing(["asni"], 1, known) if key[1] == "dense"]
-    assert todo == [("asni", "dense", 1, max(rates))]
+    left = [key for key in command.missing(["asni"], 1, known) if key[1] == "dense"]
+    assert left == [("asni", "dense", 1, max(rates))]
 
 
 def test_a_share_of_the_macs_is_held_against_its_limit() -> None:

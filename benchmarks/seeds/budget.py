@@ -26,6 +26,8 @@ class Budget:
         rates: learning rates; of a method and of its baselines the better one counts, which the
             first seed decides.
         precision: of the forward passes.
+        start: a file beside the images with the first weights, .safetensors; None to draw them.
+        constant: whether the learning rate stays; else it follows half a cosine down to zero.
     """
 
     images: int
@@ -34,6 +36,8 @@ class Budget:
     batch: int = 128
     rates: tuple[float, ...] = (0.05, 0.2)
     precision: Precision = "bfloat16"
+    start: str | None = None
+    constant: bool | None = None
 
     @property
     def steps(self) -> int:
@@ -46,10 +50,12 @@ def sgd(parameters: Iterable[nn.Parameter], rate: float) -> SGD:
     return SGD(parameters, rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
-def cosine(
+def schedule(
     optimizer: torch.optim.Optimizer, budget: Budget, epochs: int, *, begun: int = 0
 ) -> LambdaLR:
-    """Half a cosine over so many epochs, some of which another optimizer went through."""
+    """That of a budget, over so many epochs, some of which another optimizer went through."""
+    if budget.constant:
+        return LambdaLR(optimizer, lambda _: 1.0)
     return LambdaLR(
         optimizer, lambda step: (1 + math.cos(math.pi * (begun + step / budget.steps) / epochs)) / 2
     )

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from benchmarks import records
 from benchmarks.seeds.budget import Budget
@@ -44,14 +45,14 @@ def read_records(path: Path) -> dict[Key, Record]:
     return {
         key: record
         for key, record in found.items()
-        if key[0] in EXPERIMENTS and record["budget"] == _plain(EXPERIMENTS[key[0]].budget)
+        if key[0] in EXPERIMENTS and record["budget"] == plain_budget(EXPERIMENTS[key[0]].budget)
     }
 
 
-def _plain(budget: Budget) -> Record:
-    """A budget as JSON gives it back."""
+def plain_budget(budget: Budget) -> Record:
+    """A budget as JSON gives it back, without what it lacks."""
     plain: Record = json.loads(json.dumps(asdict(budget)))
-    return plain
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 def missing(only: Sequence[str], seed: int, known: Mapping[Key, Record]) -> list[Key]:
@@ -79,15 +80,17 @@ def trained(key: Key, *, archive: Path, cache: Path) -> Record:
     warnings.simplefilter("ignore")
     name, variant, seed, rate = key
     experiment = EXPERIMENTS[name]
-    images = load_images(archive, cache, experiment.budget)
+    budget = experiment.budget
+    images = load_images(archive, cache, budget)
+    start = load_file(archive.parent / budget.start) if budget.start else None
     begun = time.monotonic()
-    found = experiment.variants[variant](Trial(images, experiment.budget, seed, rate))
+    found = experiment.variants[variant](Trial(images, budget, seed, rate, start))
     return {
         "experiment": name,
         "variant": variant,
         "seed": seed,
         "rate": rate,
-        "budget": _plain(experiment.budget),
+        "budget": plain_budget(budget),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "seconds": round(time.monotonic() - begun, 1),
         **found,

@@ -56,13 +56,22 @@ class Criterion:
 EXPERIMENTS: dict[str, Experiment] = {
     "family": Experiment("NestedNet: widths and depths", family.VARIANTS, Budget(20_000, 10)),
     "weights": Experiment("NestedNet: weights", weights.VARIANTS, Budget(20_000, 10)),
+    "trained": Experiment(
+        "NestedNet: weights of a trained ResNet-20",
+        weights.STARTED,
+        Budget(10_000, 4, pixels=32, rates=(0.01, 0.05), start="resnet20-cifar10.safetensors"),
+    ),
     "hierarchy": Experiment("NestedNet: classes", hierarchy.VARIANTS, Budget(10_000, 10)),
     "shrinking": Experiment("Delayed epsilon-shrinking", shrinking.VARIANTS, Budget(10_000, 10)),
     "selection": Experiment(
         "Sparse structure selection", selection.VARIANTS, Budget(20_000, 10, rates=(0.05, 0.1))
     ),
     "scaling": Experiment("SSGD", scaling.VARIANTS, Budget(20_000, 10, rates=(0.02, 0.05))),
-    "asni": Experiment("ASNI: Conv-4", asni.VARIANTS, Budget(5_000, 25, rates=(3e-4, 1e-3))),
+    "asni": Experiment(
+        "ASNI: Conv-4",
+        asni.VARIANTS,
+        Budget(5_000, 25, batch=64, rates=(3e-4, 1e-3), constant=True),
+    ),
 }
 
 
@@ -79,7 +88,8 @@ def _at_most(text: str, one: str, other: str | None, margin: float) -> Criterion
     return replace(_row(text, one, other, margin), at_least=False)
 
 
-_DENSE = f"family/{FULL} alone/{FULL}"
+_DENSE = {"weights": f"family/{FULL} alone/{FULL}", "trained": f"trained/dense/{FULL}"}
+_OF = {"weights": "", "trained": "trained: "}
 
 CRITERIA: tuple[Criterion, ...] = (
     *(
@@ -99,19 +109,21 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     *(
         _row(
-            f"{name} of the weights within 0.6 points of dense",
-            f"weights/learned/{name}",
-            _DENSE,
+            f"{_OF[start]}{name} of the weights within 0.6 points of dense",
+            f"{start}/learned/{name}",
+            _DENSE[start],
             -0.6,
         )
+        for start in _OF
         for name in weights.DENSITIES
     ),
     *(
         _row(
-            f"{name} of the weights above as many random ones",
-            f"weights/learned/{name}",
-            f"weights/drawn/{name}",
+            f"{_OF[start]}{name} of the weights above as many random ones",
+            f"{start}/learned/{name}",
+            f"{start}/drawn/{name}",
         )
+        for start in _OF
         for name in weights.DENSITIES
     ),
     *(
@@ -133,19 +145,23 @@ CRITERIA: tuple[Criterion, ...] = (
         for other in ("early", "late", "without ramp")
     ),
     *(
-        _row(f"{name}: after pruning above SGD", f"scaling/{name}/pruned", "scaling/SGD/pruned")
-        for name in scaling.VARIANTS
-        if name != "SGD"
+        _row(
+            f"SSGD, epsilon {epsilon:g}: after pruning above {other}",
+            f"scaling/SSGD, epsilon {epsilon:g}/pruned",
+            f"scaling/{other}/pruned",
+        )
+        for epsilon, epochs in scaling.EPSILONS.items()
+        for other in ("SGD", f"SGD, {epochs} epochs")
     ),
     *(
         _at_most(
-            f"{name}: training loss at most 0.02 above SGD's",
-            f"scaling/{name}/loss",
-            "scaling/SGD/loss",
+            f"SSGD, epsilon {epsilon:g}: training loss at most 0.02 above that of {other}",
+            f"scaling/SSGD, epsilon {epsilon:g}/loss",
+            f"scaling/{other}/loss",
             0.02,
         )
-        for name in scaling.VARIANTS
-        if name != "SGD"
+        for epsilon, epochs in scaling.EPSILONS.items()
+        for other in ("SGD", f"SGD, {epochs} epochs")
     ),
     *(
         _at_most(f"{name}: at most 70 % of the MACs are left", f"selection/{name}/macs", None, 0.7)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmarks.seeds.budget import Budget, cosine, sgd
+from benchmarks.seeds.budget import Budget, schedule, sgd
 from benchmarks.seeds.data import Images
 from nestedge.card import Card
 from nestedge.levels import Level
@@ -28,12 +28,21 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: data, budget, seed and learning rate."""
+    """One training.
+
+    Attributes:
+        images: to train and to test with.
+        budget: how much.
+        seed: of the first weights and of all draws.
+        rate: the learning rate.
+        start: the first weights by name; None for those that the seed decides.
+    """
 
     images: Images
     budget: Budget
     seed: int
     rate: float
+    start: Mapping[str, Tensor] | None = None
 
     def nested(
         self,
@@ -42,10 +51,12 @@ class Trial:
         *,
         card: Card | None = None,
     ) -> NestedModel:
-        """A network with first weights that the seed decides."""
+        """A network with its first weights."""
         with torch.random.fork_rng([]):
             torch.manual_seed(self.seed)
             model = make()
+        if self.start is not None:
+            model.load_state_dict(self.start)
         example, _ = self.images.test()[0]
         return nest(model, example[:2], {FULL: 1.0} if levels is None else levels, card=card)
 
@@ -79,7 +90,7 @@ class Trial:
             epochs=(epochs if until is None else until) - begun,
             objective=objective,
             optimizer=optimizer,
-            schedule=cosine(optimizer, self.budget, epochs, begun=begun),
+            schedule=schedule(optimizer, self.budget, epochs, begun=begun),
             seed=self.seed,
             precision=self.budget.precision,
             after_epoch=after_epoch,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from collections.abc import Callable
+from functools import partial
 
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.networks.resnet import CifarResNet
 from benchmarks.seeds.family import TWINS
 from benchmarks.seeds.trial import FULL, Record, Trial, Variant
 from nestedge.levels import Level
@@ -14,20 +19,32 @@ DENSITIES = {"third": 1 / 3, "half": 1 / 2}
 """Shares of the weights: compressed 3 and 2 times."""
 
 
-def learned(trial: Trial) -> Record:
-    """Half of the updates for the dense network, half for all levels of its largest weights."""
-    return _trained(trial, is_random=False)
+Make = Callable[[], nn.Module]
 
 
-def drawn(trial: Trial) -> Record:
+def learned(make: Make, trial: Trial) -> Record:
+    """Half of the updates for the dense network, half for all levels of its largest weights.
+
+    A network that starts trained has had its dense half: all updates are for the levels.
+    """
+    return _trained(make, trial, is_random=False)
+
+
+def drawn(make: Make, trial: Trial) -> Record:
     """The same with connections drawn at random: NestedNet's control."""
-    return _trained(trial, is_random=True)
+    return _trained(make, trial, is_random=True)
 
 
-def _trained(trial: Trial, *, is_random: bool) -> Record:
-    nested = trial.nested(TWINS[FULL])
-    begun = trial.budget.epochs // 2
-    trial.fit(nested, joint_objective([FULL], F.cross_entropy), until=begun)
+def dense(make: Make, trial: Trial) -> Record:
+    """The network with all its weights."""
+    return {"accuracies": trial.accuracies(trial.alone(make), [FULL])}
+
+
+def _trained(make: Make, trial: Trial, *, is_random: bool) -> Record:
+    nested = trial.nested(make)
+    begun = 0 if trial.start else trial.budget.epochs // 2
+    if begun:
+        trial.fit(nested, joint_objective([FULL], F.cross_entropy), until=begun)
     weights = prunable_weights(nested)
     masks: LevelMasks = (
         random_masks(weights, DENSITIES, seed=trial.seed)
@@ -41,4 +58,14 @@ def _trained(trial: Trial, *, is_random: bool) -> Record:
     return {"accuracies": trial.accuracies(nested, levels)}
 
 
-VARIANTS: dict[str, Variant] = {"learned": learned, "drawn": drawn}
+VARIANTS: dict[str, Variant] = {
+    "learned": partial(learned, TWINS[FULL]),
+    "drawn": partial(drawn, TWINS[FULL]),
+}
+
+STARTED: dict[str, Variant] = {
+    "dense": partial(dense, CifarResNet),
+    "learned": partial(learned, CifarResNet),
+    "drawn": partial(drawn, CifarResNet),
+}
+"""Of the published ResNet-20, trained further."""

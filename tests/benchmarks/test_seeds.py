@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def test_nothing_is_trained_twice_with_one_budget(tmp_path: Path) -> None:
     name, variant, seed, rate = every[0]
     path = tmp_path / "seeds.jsonl"
     record = {"experiment": name, "variant": variant, "seed": seed, "rate": rate}
-    record["budget"] = json.loads(json.dumps(asdict(EXPERIMENTS[name].budget)))
+    record["budget"] = command.plain_budget(EXPERIMENTS[name].budget)
     path.write_text(json.dumps(record) + '\n{"cut off')
     known = command.read_records(path)
     assert command.missing(list(EXPERIMENTS), 0, known) == every[1:]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +16,16 @@ from nestedge.expressions import (
     Expression,
     added,
     cast,
-    clipped,
     evaluate,
     quantization_scale,
-    quantized,
     reshaped,
     scaled,
     transposed,
     zeros,
 )
-from nestedge.quantization import along, in_steps, scale_of
+from nestedge.forms import Form, InSteps, Rounded
+from nestedge.grids import Grid
+from nestedge.quantization import along, scale_of
 
 _SAMPLE = 64
 
@@ -62,14 +62,21 @@ class FoundConstant:
     steps: Steps | None = None
 
 
-def explain(found: Sequence[FoundConstant], level: LevelProgram) -> tuple[Constant, ...]:
+def explain(
+    found: Sequence[FoundConstant], level: LevelProgram, *, grids: Iterable[Grid] = ()
+) -> tuple[Constant, ...]:
     """Give every constant the expression that makes its bytes, where there is one.
 
     A converter may store a tensor as it is, in another shape, with its dimensions in another
     order, rounded to half precision or quantised; which of these it did is found by comparing
     bytes, so that it is proved for each file.
+
+    Args:
+        found: what a file has.
+        level: what the file was made from.
+        grids: of the weights that have the same whole numbers in all levels.
     """
-    sources = _Sources(level)
+    sources = _Sources(level, tuple(grids))
     # Scales are known once something is found to be scaled by them.
     order = sorted(range(len(found)), key=lambda index: found[index].steps is None)
     expressions = {index: sources.expression_of(found[index]) for index in order}
@@ -86,67 +93,18 @@ def explain(found: Sequence[FoundConstant], level: LevelProgram) -> tuple[Consta
     )
 
 
-class _Form(Protocol):
-    """Something that a converter may have done to every entry of a tensor."""
-
-    def of(self, entries: Array) -> Array:
-        """The first entries of a tensor in this form, flat."""
-        ...
-
-    def expression(self, source: Expression) -> Expression:
-        """The same of an expression."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Rounded:
-    """Another floating-point dtype; what is too large for it becomes infinite or its largest."""
-
-    dtype: np.dtype[Any]
-    saturates: bool
-
-    def of(self, entries: Array) -> Array:
-        # What becomes infinite is not the constant, and is seen to differ.
-        with np.errstate(over="ignore"):
-            return (
-                np.clip(entries, -self._most, self._most) if self.saturates else entries
-            ).astype(self.dtype)
-
-    def expression(self, source: Expression) -> Expression:
-        kept = clipped(source, -self._most, self._most) if self.saturates else source
-        return cast(kept, self.dtype.name)
-
-    @property
-    def _most(self) -> float:
-        return float(np.finfo(self.dtype).max)
-
-
-@dataclass(frozen=True)
-class _InSteps:
-    """Whole numbers of steps: one for each entry, and the expression of all along an axis."""
-
-    steps: Array
-    scale: Expression
-    axis: int | None
-    dtype: str
-
-    def of(self, entries: Array) -> Array:
-        return in_steps(entries, self.steps[: len(entries)], self.dtype)
-
-    def expression(self, source: Expression) -> Expression:
-        return quantized(source, self.scale, self.axis, self.dtype)
-
-
 @dataclass(frozen=True)
 class _Sources:
     """What constants may come from.
 
     Attributes:
         level: its tensors and their expressions.
+        grids: of weights that were quantised alike in all levels.
         scales: those found so far that are not of a weight alone, by their bytes.
     """
 
     level: LevelProgram
+    grids: tuple[Grid, ...] = ()
     scales: dict[bytes, Expression] = field(default_factory=dict)
 
     @cached_property
@@ -163,9 +121,18 @@ class _Sources:
         return names
 
     @cached_property
+    def gridded(self) -> Mapping[_Key, Expression]:
+        """Weights of the grids, in whole numbers and in what these stand for."""
+        known = [e for grid in self.grids for e in (grid.values, grid.weight)]
+        return {_key(evaluate(e, self.level.stored)): e for e in known}
+
+    @cached_property
     def weight_scales(self) -> Mapping[bytes, tuple[Array, Expression]]:
         """The scales that int8 weights have, one or along whichever axis, by their bytes."""
         known: dict[bytes, tuple[Array, Expression]] = {}
+        for grid in self.grids:
+            steps = evaluate(grid.steps, self.level.stored)
+            known.setdefault(steps.tobytes(), (steps, grid.steps))
         for name, array in self.arrays.items():
             if array.dtype.kind != "f" or not array.size:
                 continue
@@ -179,18 +146,20 @@ class _Sources:
         """What gives a constant's bytes, or None."""
         if not constant.array.size:
             return None
+        if _key(constant.array) in self.gridded:
+            return self.gridded[_key(constant.array)]
         for form in self._forms(constant):
             expression = self._match(constant, form)
             if expression is not None:
                 return expression
         return None if constant.steps else self._made(constant.array)
 
-    def _forms(self, constant: FoundConstant) -> Iterator[_Form]:
+    def _forms(self, constant: FoundConstant) -> Iterator[Form]:
         dtype, shape, steps = constant.array.dtype, constant.array.shape, constant.steps
         if steps is None:
-            yield _Rounded(dtype, saturates=False)
+            yield Rounded(dtype, saturates=False)
             if dtype == np.float16:
-                yield _Rounded(dtype, saturates=True)
+                yield Rounded(dtype, saturates=True)
             return
         scale = self._scale(steps)
         # Quantisers divide in the precision of the weights, or in double precision.
@@ -198,9 +167,9 @@ class _Sources:
             scales = along(steps.scales, len(shape), steps.axis).astype(precision)
             divisor = scale if precision == "float32" else cast(scale, precision)
             each = np.broadcast_to(scales, shape).ravel()
-            yield _InSteps(each, divisor, steps.axis, dtype.name)
+            yield InSteps(each, divisor, steps.axis, dtype.name)
 
-    def _match(self, constant: FoundConstant, form: _Form) -> Expression | None:
+    def _match(self, constant: FoundConstant, form: Form) -> Expression | None:
         """A tensor that has a constant's bytes in a form, its dimensions in whatever order."""
         wanted = constant.array
         candidates = self.by_count.get(wanted.size, [])
@@ -263,11 +232,19 @@ def _may_become(dtype: np.dtype[Any], constant: FoundConstant) -> bool:
     return dtype.kind == "f" and (is_float or constant.steps is not None)
 
 
-def _gives(form: _Form, array: Array, wanted: Array) -> bool:
+def _gives(form: Form, array: Array, wanted: Array) -> bool:
     """Whether a form of an array has the wanted bytes."""
     # A few entries tell most arrays apart.
     few = form.of(array.flat[:_SAMPLE]).tobytes() == wanted.flat[:_SAMPLE].tobytes()
     return few and form.of(array.ravel()).tobytes() == wanted.tobytes()
+
+
+_Key = tuple[str, tuple[int, ...], bytes]
+
+
+def _key(array: Array) -> _Key:
+    """What tells an array from all others."""
+    return array.dtype.name, array.shape, array.tobytes()
 
 
 def _numbers(values: Array) -> Expression:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nestedge.errors import FormatError
-from nestedge.quantization import along, in_steps, scale_of
+from nestedge.quantization import along, in_steps, scale_of, usable_steps
 
 Array = npt.NDArray[Any]
 
@@ -113,6 +113,16 @@ def quantized(source: Expression, scale: Expression, axis: int | None, dtype: st
     return Expression("quantize", (source, scale), {"axis": axis, "dtype": dtype})
 
 
+def signed(source: Expression, factor: Expression, axis: int) -> Expression:
+    """The source times the sign of one number for each entry of an axis: -1, 0 or 1."""
+    return Expression("sign", (source, factor), {"axis": axis})
+
+
+def stepped(scale: Expression, factor: Expression) -> Expression:
+    """The scales times the magnitudes of other numbers, rounded once; 1 where that is nothing."""
+    return Expression("step", (scale, factor))
+
+
 def transposed(source: Expression, dims: tuple[int, ...]) -> Expression:
     """The source with its dimensions in another order."""
     return Expression("transpose", (source,), {"dims": list(dims)})
@@ -202,6 +212,18 @@ def _quantize(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     return in_steps(source, steps, attributes["dtype"])
 
 
+def _sign(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
+    source, factor = inputs
+    signs = np.sign(factor).astype(source.dtype)
+    product: Array = source * along(signs, source.ndim, attributes["axis"])
+    return product
+
+
+def _step(inputs: list[Array], _: Mapping[str, Any]) -> Array:
+    scale, factor = inputs
+    return usable_steps(scale.astype(np.float64) * np.abs(factor), scale.dtype)
+
+
 def _added(inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     values = np.array(attributes["values"], dtype=np.float64)
     total = values + inputs[0].astype(np.float64) if inputs else values
@@ -248,6 +270,8 @@ OPERATIONS: dict[str, Callable[[list[Array], Mapping[str, Any]], Array]] = {
     "clip": _clip,
     "quantization_scale": _quantization_scale,
     "quantize": _quantize,
+    "sign": _sign,
+    "step": _step,
     "added": _added,
     "sum": _sum,
     "apply": _apply,

@@ -26,9 +26,18 @@ def scale_of(weight: Array, axis: int | None) -> Array:
     """
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     scale = np.asarray(np.abs(weight).max(axis=others).astype(np.float64) / 127)
-    # A scale below the smallest normal number would lose its digits; any other gives zeros too.
-    usable = np.where(scale < np.finfo(weight.dtype).tiny, 1.0, scale)
-    return usable.astype(weight.dtype)
+    return usable_steps(scale, weight.dtype)
+
+
+def usable_steps(steps: Array, dtype: np.dtype[Any]) -> Array:
+    """Steps rounded to a dtype; 1 in place of one that is zero, or too small to keep its digits.
+
+    A step of next to nothing stands for nothing but zeros, which any other gives too.
+
+    >>> usable_steps(np.array([0.5, 0.0, 1e-320]), np.dtype("float32"))
+    array([0.5, 1. , 1. ], dtype=float32)
+    """
+    return np.where(steps < np.finfo(dtype).tiny, 1.0, steps).astype(dtype)
 
 
 def along(scale: Array, ndim: int, axis: int | None) -> Array:

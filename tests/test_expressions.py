@@ -26,6 +26,8 @@ from nestedge.expressions import (
     reshaped,
     scaled,
     shifted,
+    signed,
+    stepped,
     stored,
     summed,
     take,
@@ -112,6 +114,18 @@ EVALUATED: dict[str, tuple[Expression, Array]] = {
     "quantize in double precision": (
         quantized(W, cast(added(None, [1e-8], "float32"), "float64"), None, "int32"),
         np.round(_W / np.array([1e-8], np.float32).astype(np.float64)).astype(np.int32),
+    ),
+    "sign": (
+        signed(quantized(W, quantization_scale(W, 0), 0, "int8"), GAMMA, 0),
+        _in_steps(_ROW_SCALES[:, None]) * np.sign(TENSORS["gamma"]).astype(np.int8)[:, None],
+    ),
+    "step": (
+        stepped(quantization_scale(W, 0), GAMMA),
+        (_ROW_SCALES.astype(np.float64) * np.abs(TENSORS["gamma"])).astype(np.float32),
+    ),
+    "step of nothing": (
+        stepped(stored("vector"), zeros((3,), "float32")),
+        np.ones(3, np.float32),
     ),
     "cast": (cast(SCALE, "float32"), _SCALE.astype(np.float32)),
     "transpose": (transposed(W, (1, 0)), _W.T),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
@@ -10,10 +10,10 @@ from ai_edge_quantizer.qtyping import TFLOperationName
 from ai_edge_quantizer.quantizer import Quantizer
 from ai_edge_quantizer.recipe_manager import RecipeManager
 
-from nestedge.convert import reason_of
-from nestedge.errors import NestedgeError
+from nestedge.diagnosis import failed
 from nestedge.expressions import Array
 from nestedge_tflite.flatbuffer import check_outputs, operators
+from nestedge_tflite.grids import WeightGrid, put_on_grids
 from nestedge_tflite.quiet import silenced
 from nestedge_tflite.ranges import ranges_of
 
@@ -52,7 +52,7 @@ def to_half(model: bytes) -> bytes:
     precision: the metadata by which a file allows less are not written.
 
     Raises:
-        NestedgeError: ai-edge-quantizer cannot do it.
+        ConversionError: ai-edge-quantizer cannot do it.
     """
     recipe = RecipeManager()
     recipe.add_weight_only_config(
@@ -61,10 +61,12 @@ def to_half(model: bytes) -> bytes:
         num_bits=16,
         algorithm_key=AlgorithmName.FLOAT_CASTING,
     )
-    return _quantized(model, recipe, precision="fp16", calibration=None)
+    return quantized(model, recipe, precision="fp16", calibration=None)
 
 
-def quantize(model: bytes, calibration: Mapping[str, Array]) -> bytes:
+def quantize(
+    model: bytes, calibration: Mapping[str, Array], *, grids: Sequence[WeightGrid] = ()
+) -> bytes:
     """The model in 8 bits; inputs and outputs stay as they are.
 
     Weights get one scale per output channel, activations the range that they have in the
@@ -74,9 +76,10 @@ def quantize(model: bytes, calibration: Mapping[str, Array]) -> bytes:
     Args:
         model: in single precision.
         calibration: by input of the signature, of shape (cases, *shape of the input).
+        grids: of the weights that are to have the same whole numbers in all levels.
 
     Raises:
-        NestedgeError: ai-edge-quantizer cannot do it.
+        ConversionError: ai-edge-quantizer cannot do it.
     """
     names = _LAYERS if operators(model) & _SENSITIVE else (*_LAYERS, *_BETWEEN_LAYERS)
     recipe = RecipeManager()
@@ -84,27 +87,45 @@ def quantize(model: bytes, calibration: Mapping[str, Array]) -> bytes:
         recipe.add_static_config(
             ".*", TFLOperationName(name), activation_num_bits=8, weight_num_bits=8
         )
-    return _quantized(model, recipe, precision="int8", calibration=calibration)
+    return quantized(model, recipe, precision="int8", calibration=calibration, grids=grids)
 
 
-def _quantized(
+def quantized(
     model: bytes,
     recipe: RecipeManager,
     *,
     precision: str,
     calibration: Mapping[str, Array] | None,
+    grids: Sequence[WeightGrid] = (),
 ) -> bytes:
+    """The model by a recipe of ai-edge-quantizer's.
+
+    Args:
+        model: in single precision.
+        recipe: which operators are quantised, and how.
+        precision: what messages call it.
+        calibration: as for `quantize`; None where no ranges are needed.
+        grids: as for `quantize`.
+
+    Raises:
+        ConversionError: ai-edge-quantizer cannot do it.
+    """
     try:
         with silenced():
             quantizer = Quantizer(model, recipe.get_quantization_recipe())
-            ranges = None if calibration is None else ranges_of(model, recipe, calibration)
-            result = quantizer.quantize(ranges, enable_progress_report=False)
+            ranges = None
+            if calibration is not None:
+                steps = {grid.tensor: grid.steps for grid in grids}
+                ranges = ranges_of(model, recipe, calibration, steps=steps)
+            result = quantizer.quantize(ranges and ranges.of, enable_progress_report=False)
         assert result.quantized_model is not None
         content = bytes(result.quantized_model)
+        if ranges is not None:
+            kept = [grid for grid in grids if grid.tensor in ranges.on_grids]
+            content = put_on_grids(content, kept, single=model)
         check_outputs(content)
     except Exception as error:
         # The quantizer raises many types, all about what it cannot quantise.
-        raise NestedgeError(
-            f"ai-edge-quantizer cannot make {precision} of the level: {reason_of(error)}"
-        ) from error
+        task = f"ai-edge-quantizer cannot make {precision} of the level"
+        raise failed(task, error, otherwise="quantiser-failed") from error
     return content

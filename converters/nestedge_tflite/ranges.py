@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from ai_edge_quantizer.calibrator import Calibrator
@@ -17,15 +18,33 @@ from nestedge_tflite.flatbuffer import Layer, layers
 _MOST_STEPS_OF_A_BIAS = 2**30
 
 
+@dataclass(frozen=True)
+class Ranges:
+    """What the numbers of a model may be.
+
+    Attributes:
+        of: smallest and largest, by tensor.
+        on_grids: the weights that have the steps that were asked for.
+    """
+
+    of: dict[str, QSV]
+    on_grids: frozenset[str]
+
+
 def ranges_of(
-    model: bytes, recipe: RecipeManager, calibration: Mapping[str, Array]
-) -> dict[str, QSV]:
+    model: bytes,
+    recipe: RecipeManager,
+    calibration: Mapping[str, Array],
+    *,
+    steps: Mapping[str, Array],
+) -> Ranges:
     """The range of every tensor, wide enough for what is computed with it.
 
     Args:
         model: in single precision.
         recipe: which operators are quantised.
         calibration: by input of the signature, of shape (cases, *shape of the input).
+        steps: what a 1 of a weight is to stand for, along its channels, by the weight's tensor.
 
     Raises:
         ValueError: no operator is quantised.
@@ -37,10 +56,15 @@ def ranges_of(
         if _span(found) == 0:
             # A step would be next to nothing, and whatever reads it would be far out of range.
             ranges[name] = {"min": found["min"], "max": np.ones_like(found["max"])}
-    for layer in layers(model):
-        if layer.data in ranges and layer.output in ranges:
-            _widen(ranges, layer)
-    return ranges
+    quantized = [found for found in layers(model) if {found.data, found.output} <= ranges.keys()]
+    suited = {
+        name: of
+        for name, of in steps.items()
+        if all(_holds(ranges, layer, of) for layer in quantized if layer.weight_name == name)
+    }
+    for layer in quantized:
+        _widen(ranges, layer, suited.get(layer.weight_name))
+    return Ranges(ranges, frozenset(suited))
 
 
 def _observed(
@@ -59,7 +83,16 @@ def _observed(
     return ranges
 
 
-def _widen(ranges: dict[str, QSV], layer: Layer) -> None:
+def _holds(ranges: Mapping[str, QSV], layer: Layer, steps: Array) -> bool:
+    """Whether the bias of a layer fits into whole numbers with such steps of its weight."""
+    if layer.bias is None:
+        return True
+    step = _span(ranges[layer.data]) / 255
+    largest = _MOST_STEPS_OF_A_BIAS * step * steps.astype(np.float64).ravel()
+    return bool((np.abs(layer.bias, dtype=np.float64) <= largest).all())
+
+
+def _widen(ranges: dict[str, QSV], layer: Layer, steps: Array | None) -> None:
     """Widens the ranges of a layer's weight and output where its input and bias need it.
 
     A bias is a whole number of steps of the input's times the weight's. A channel whose weights
@@ -69,9 +102,13 @@ def _widen(ranges: dict[str, QSV], layer: Layer) -> None:
     step = _span(ranges[layer.data]) / 255
     others = tuple(dim for dim in range(layer.weight.ndim) if dim != layer.axis)
     own = np.abs(layer.weight).max(axis=others, keepdims=True).astype(np.float64)
+    if steps is not None:
+        own = (127 * steps.astype(np.float64)).reshape(own.shape)
+        most = own.astype(np.float32)
+        ranges[layer.weight_name] = {"min": -most, "max": most}
     bias = 0.0 if layer.bias is None else np.abs(layer.bias, dtype=np.float64).reshape(own.shape)
     bound = np.maximum(own, 127 * bias / (step * _MOST_STEPS_OF_A_BIAS))
-    if (bound > own).any():
+    if steps is None and (bound > own).any():
         # A weight that several layers read is wide enough for each.
         before = ranges[layer.weight_name]["max"] if layer.weight_name in ranges else 0.0
         most = np.maximum(bound, before).astype(np.float32)

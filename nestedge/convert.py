@@ -9,10 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from nestedge.errors import NestedgeError, UsageError
+from nestedge.errors import UsageError
 from nestedge.expressions import Array, Expression, to_json
 from nestedge.plugins import TensorInfo
+from nestedge.precisions import PRECISIONS, WeightSteps
 from nestedge.program.graph import Program
+from nestedge.reasons import conversion_error
+
+_MOST_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,14 @@ class BuildSpec:
         precision: of weights and arithmetic; a converter names those it has.
         calibration: representative inputs that the ranges of int8 are taken from, by name, each of
             shape (cases, *shape of the artifact's input).
+        weight_steps: what a 1 of an int8 weight stands for: in all levels of a family the same but
+            for the factor of a batch norm, so that they have the same whole numbers, or for each
+            "level" what suits its own largest weights.
     """
 
     precision: str = "fp32"
     calibration: Mapping[str, Array] | None = None
+    weight_steps: WeightSteps = "family"
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Converted:
         constants: every constant in it.
         producer: versions of the packages that made it, by name.
         files: what else belongs to the artifact, by name.
+        channels_last: names of the inputs that are images with their channels last, where the
+            network has them behind the batch.
     """
 
     model: bytes
@@ -98,6 +108,7 @@ class Converted:
     constants: tuple[Constant, ...]
     producer: Mapping[str, str]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    channels_last: tuple[str, ...] = ()
 
 
 class Exported(Protocol):
@@ -176,8 +187,10 @@ def check_spec(converter: Converter, spec: BuildSpec) -> None:
         raise UsageError(
             f"{converter.name}: no precision {spec.precision!r}; it has {converter.precisions}"
         )
-    if spec.precision == "int8" and not spec.calibration:
-        raise UsageError(f"{converter.name}: int8 needs calibration data: give --calibration")
+    if PRECISIONS[spec.precision].is_calibrated and not spec.calibration:
+        raise UsageError(
+            f"{converter.name}: {spec.precision} needs calibration data: give --calibration"
+        )
 
 
 def check_half(level: LevelProgram) -> None:
@@ -186,7 +199,7 @@ def check_half(level: LevelProgram) -> None:
     Buffers are let through: a mask's "minus infinity" may become the largest number there is.
 
     Raises:
-        NestedgeError: naming the weight; it would become infinite, or another number.
+        ConversionError: naming the weight; it would become infinite, or another number.
     """
     most = torch.finfo(torch.float16).max
     for name in sorted(level.program.used_tensors()):
@@ -195,9 +208,25 @@ def check_half(level: LevelProgram) -> None:
             continue
         largest = float(tensor.abs().max())
         if largest > most:
-            raise NestedgeError(
-                f"{name!r}: fp16 holds numbers up to {most:.0f}, found {largest:g}; build fp32"
-            )
+            said = f"{name!r}: fp16 holds numbers up to {most:.0f}, found {largest:g}"
+            raise conversion_error("out-of-range-for-fp16", said)
+
+
+def check_size(level: LevelProgram, file: str) -> None:
+    """Refuses a level whose weights do not fit into one file of the target.
+
+    Args:
+        level: in single precision, which the other precisions are made from.
+        file: what kind, as in "an ONNX file".
+
+    Raises:
+        ConversionError: it has 2 GiB of weights or more, which no protobuf can.
+    """
+    tensors = [level.tensors[name] for name in level.program.used_tensors()]
+    found = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if found >= _MOST_BYTES:
+        said = f"{file} holds less than {_MOST_BYTES:,} bytes, the weights have {found:,}"
+        raise conversion_error("file-too-large", said)
 
 
 def tensor_of(array: Array) -> torch.Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class NestedgeError(Exception):
@@ -43,6 +44,12 @@ class VerificationError(NestedgeError):
     exit_code = 3
 
 
+class PlacementError(NestedgeError):
+    """An artifact runs elsewhere than asked: too much of it on the processor."""
+
+    exit_code = 4
+
+
 class BudgetError(NestedgeError):
     """No level fits the budget."""
 
@@ -53,6 +60,60 @@ class IntegrityError(NestedgeError):
     """A file is not the one whose hash was recorded."""
 
     exit_code = 6
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a network cannot be converted, in parts.
+
+    Attributes:
+        code: of the reason, as in "unsupported-operator"; `nestedge.reasons` has the table.
+        said: what failed, and the first line of the framework's own words that says why.
+        remedy: what to do.
+        operator: that it fails on, by its ATen name or the target's; "" where none is known.
+        source: where that stands in the user's network: module, class and line; "" as above.
+    """
+
+    code: str
+    said: str
+    remedy: str
+    operator: str = ""
+    source: str = ""
+
+    @property
+    def line(self) -> str:
+        """All but the code, in one line.
+
+        >>> Diagnosis("x", "no form of it", "leave it out", "aten.sin.default", "head (Head)").line
+        'no form of it (aten.sin.default in head (Head)); leave it out'
+        """
+        operator = "" if self.operator in self.said else self.operator
+        place = " in ".join(part for part in (operator, self.source) if part)
+        return f"{self.said}{f' ({place})' if place else ''}; {self.remedy}"
+
+
+class ConversionError(NestedgeError):
+    """A level cannot be had in a format or precision.
+
+    Attributes:
+        diagnosis: why, in parts.
+    """
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        super().__init__(f"{diagnosis.line} [{diagnosis.code}]")
+        self.diagnosis = diagnosis
+
+
+class CaptureError(UsageError):
+    """A module cannot be nested as it is written.
+
+    Attributes:
+        diagnosis: why, in parts.
+    """
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        super().__init__(f"{diagnosis.line} [{diagnosis.code}]")
+        self.diagnosis = diagnosis
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from nestedge.nesting import Nesting
 from nestedge.nesting_document import nesting_from_json, nesting_to_json
 from nestedge.preprocessing import Preprocessing
 
-FORMAT = 4
+FORMAT = 5
 """The version of the format that this nestedge writes; it reads every version up to it."""
 
 _FIELDS_1 = (
@@ -21,11 +21,11 @@ _FIELDS_1 = (
 )
 _FIELDS_2 = (*_FIELDS_1, "calibration_cases")
 _FIELDS_4 = (*_FIELDS_2, "own", "consensus")
-_FIELDS = {1: _FIELDS_1, 2: _FIELDS_2, 3: _FIELDS_2, 4: _FIELDS_4}
+_FIELDS = {1: _FIELDS_1, 2: _FIELDS_2, 3: _FIELDS_2, 4: _FIELDS_4, 5: _FIELDS_4}
 """The fields of every version of the format. Calibration data came with 2.
 
 With 3 came the `base` of an axis and the `inner` runs of a layout, with 4 the outputs that a layout
-`serves`.
+`serves`, with 5 the lines of the user's code in program.json.
 """
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from nestedge.artifact import DESCRIPTION_FILE, Artifact, CalibrationRecord, read_artifact
 from nestedge.devices.profile import DeviceProfile
 from nestedge.documents import Value, json_bytes, read_json, write_whole
-from nestedge.errors import IntegrityError, UsageError, did_you_mean
+from nestedge.errors import Diagnosis, IntegrityError, UsageError, did_you_mean
 
 MATRIX_FILE = "build.json"
-FORMAT = 1
+FORMAT = 2
+
+_PARTS = ("code", "operator", "source", "remedy")
 
 State = Literal["built", "skipped", "failed"]
 
@@ -29,6 +31,10 @@ class Cell:
         state: what became of it.
         reason: why there is no artifact, and what to do; "" where there is one.
         log: what its converter printed before it failed: a path below the build folder, or "".
+        code: of the reason, in `nestedge.reasons`; "" where there is an artifact.
+        operator: that the converter fails on, or "".
+        source: where that stands in the user's network, or "".
+        remedy: what to do; the end of the reason too.
     """
 
     level: str
@@ -37,11 +43,20 @@ class Cell:
     state: State = "built"
     reason: str = ""
     log: str = ""
+    code: str = ""
+    operator: str = ""
+    source: str = ""
+    remedy: str = ""
 
     @property
     def name(self) -> str:
         """As in "small/onnx-fp32": also the folder of the artifact below the build folder."""
         return f"{self.level}/{self.runtime}-{self.precision}"
+
+    def failed(self, why: Diagnosis, *, log: str) -> Cell:
+        """The cell with the reason why it could not be made."""
+        parts = {"code": why.code, "operator": why.operator, "source": why.source}
+        return replace(self, state="failed", reason=why.line, log=log, remedy=why.remedy, **parts)
 
 
 @dataclass(frozen=True)
@@ -129,10 +144,13 @@ def read_matrix(folder: Path) -> Matrix:
     path = folder / MATRIX_FILE
     if not path.is_file():
         raise UsageError(f"{folder}: no {MATRIX_FILE}: make one with 'nestedge build'")
-    nestedge, source, calibration, devices, cells = read_json(path).versioned(
-        FORMAT, "nestedge", "source", "calibration", "devices", "cells"
+    document = read_json(path)
+    # Format 1 had no codes.
+    version = 1 if document.members().get("format", document).data == 1 else FORMAT
+    nestedge, source, calibration, devices, cells = document.versioned(
+        version, "nestedge", "source", "calibration", "devices", "cells"
     )
-    found = [_cell(item) for item in cells.elements()]
+    found = [_cell(item, version=version) for item in cells.elements()]
     profiles = [DeviceProfile.from_json(item) for item in devices.elements()]
     return Matrix(
         nestedge=nestedge.string(),
@@ -237,9 +255,10 @@ def _calibration(value: Value) -> CalibrationRecord | None:
     return None if given is None else CalibrationRecord.from_json(given)
 
 
-def _cell(value: Value) -> Cell:
-    level, runtime, precision, state, reason, log = value.fields(
-        "level", "runtime", "precision", "state", "reason", "log"
+def _cell(value: Value, *, version: int) -> Cell:
+    level, runtime, precision, state, reason, log, *parts = value.fields(
+        *("level", "runtime", "precision", "state", "reason", "log"),
+        *(_PARTS if version > 1 else ()),
     )
     return Cell(
         level.name(),
@@ -248,4 +267,5 @@ def _cell(value: Value) -> Cell:
         state=state.choice("built", "skipped", "failed"),
         reason=reason.string(),
         log=log.string(),
+        **{name: part.string() for name, part in zip(_PARTS, parts, strict=False)},
     )

@@ -24,11 +24,15 @@ from nestedge.manifest import FORMAT, Manifest, check_format, manifest_from_json
 from nestedge.materialization import stored_tensors
 from nestedge.model import NestedModel
 from nestedge.program.graph import Program
+from nestedge.program.lines import lines_to_json, with_lines
 from nestedge.program.serialization import program_from_json, program_to_json
 from nestedge.restoring import restore
 from nestedge.stored import difference, expected_forms, forms_of
 
 _MANIFEST, _PROGRAM, _TENSORS = "manifest.json", "program.json", "tensors.safetensors"
+
+_WITHOUT_LINES = 4
+"""The last version of the format in which a program does not say where it comes from."""
 
 JSON_LIMIT = 256 * 2**20
 """The most bytes that a JSON document of a .nest may have; 40 convolutions take 0.1 MB."""
@@ -85,9 +89,10 @@ def _program_bytes(programs: Programs) -> bytes:
     """The program document, read once more: what cannot be loaded must not be written."""
     modes = zip(("eval", "train"), programs, strict=True)
     data = {mode: program_to_json(program) for mode, program in modes}
+    document = {**data, "lines": lines_to_json(programs[0])}
     try:
-        text = json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
-        again = _read_programs(parse_json(text, document=_PROGRAM))
+        text = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+        again = _read_programs(parse_json(text, document=_PROGRAM), version=FORMAT)
     except (FormatError, ValueError) as error:
         raise UsageError(f"cannot save the network: {error}") from error
     # As data, because a NaN does not equal itself.
@@ -115,7 +120,7 @@ def load(path: str | os.PathLike[str]) -> NestedModel:
         archive.check_names((_MANIFEST, _PROGRAM, _TENSORS))
         assert document is not None, "check_names found it"
         manifest = manifest_from_json(document)
-        programs = _read_programs(_read_document(archive, _PROGRAM))
+        programs = _read_programs(_read_document(archive, _PROGRAM), version=manifest.format)
         tensors = _read_tensors(archive)
     try:
         return restore(manifest, programs, tensors)
@@ -127,9 +132,12 @@ def _read_document(archive: Archive, name: str) -> Value:
     return parse_json(archive.read(name, limit=JSON_LIMIT), document=f"{archive.path}: {name}")
 
 
-def _read_programs(value: Value) -> Programs:
-    reference, training = value.fields("eval", "train")
+def _read_programs(value: Value, *, version: int) -> Programs:
+    names = ("eval", "train", "lines") if version > _WITHOUT_LINES else ("eval", "train")
+    reference, training, *lines = value.fields(*names)
     programs = program_from_json(reference), program_from_json(training)
+    if lines:
+        programs = with_lines(programs[0], lines[0]), programs[1]
     for part in ("inputs", "arguments"):
         if getattr(programs[0], part) != getattr(programs[1], part):
             raise FormatError(f"{training.where}.{part}: expected those of eval, found others")

@@ -33,6 +33,7 @@ def build_here(
                     converter,
                     precision=precision,
                     calibration=nested.calibration if precision == "int8" else None,
+                    weight_steps="family",
                     key="0" * 64,
                 )
                 cell = draft.description.cell

@@ -57,7 +57,7 @@ class FakeConverter:
     runtime = "fake"
     checked_by = "fake"
     suffix = ".fake"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8", "int8-dynamic")
     packages = ("numpy",)
 
     def export(self, level: LevelProgram, *, batch: int = 1) -> FakeExported:
@@ -71,6 +71,7 @@ class FailingConverter(FakeConverter):
     """Has no words for fp16, and a mistake of its own in int8."""
 
     name = runtime = "failing"
+    precisions = ("fp32", "fp16", "int8")
 
     def begin(self, precision: str) -> None:
         sys.stdout.write(f"about to convert {precision}\n")

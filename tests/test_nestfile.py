@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -27,6 +28,7 @@ _GOLDEN = Path(__file__).parent / "golden" / "format2.nest"
 _GOLDEN_1 = _GOLDEN.with_name("format1.nest")
 _GOLDEN_3 = _GOLDEN.with_name("format3.nest")
 _GOLDEN_4 = _GOLDEN.with_name("format4.nest")
+_GOLDEN_5 = _GOLDEN.with_name("format5.nest")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_calibration_data_comes_back() -> None:
     assert loaded.cases == 2
 
 
-def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_4(
+def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_5(
     tmp_path: Path,
 ) -> None:
     loaded = load(_GOLDEN_1)
@@ -120,7 +122,7 @@ def test_a_file_of_format_1_has_no_calibration_data_and_is_saved_as_format_4(
     loaded.save(tmp_path / "net.nest")
     with zipfile.ZipFile(tmp_path / "net.nest") as archive:
         manifest = json.loads(archive.read("manifest.json"))
-    assert (manifest["format"], manifest["calibration_cases"]) == (4, None)
+    assert (manifest["format"], manifest["calibration_cases"]) == (5, None)
     assert _same(stored_tensors(load(tmp_path / "net.nest")), stored_tensors(loaded))
 
 
@@ -131,8 +133,8 @@ def test_a_calibrated_network_is_the_same_bytes_when_it_is_saved_again(tmp_path:
 
 
 def test_a_network_is_the_bytes_that_it_was_when_its_format_was_released(tmp_path: Path) -> None:
-    load(_GOLDEN_4).save(tmp_path / "net.nest")
-    assert _entries_but_version(tmp_path / "net.nest") == _entries_but_version(_GOLDEN_4)
+    load(_GOLDEN_5).save(tmp_path / "net.nest")
+    assert _entries_but_version(tmp_path / "net.nest") == _entries_but_version(_GOLDEN_5)
 
 
 def _entries_but_version(path: Path) -> dict[str, object]:
@@ -150,8 +152,19 @@ def test_finer_levels_than_widths_come_back() -> None:
     }
 
 
-def test_some_outputs_own_tensors_and_consensus_levels_come_back() -> None:
-    made, loaded = make.hierarchy(), load(_GOLDEN_4)
+def test_the_lines_of_the_users_code_come_back_without_its_folder() -> None:
+    lines = {node.op: node.line for node in load(_GOLDEN_5).elastic.program.nodes}
+    assert re.fullmatch(r"make\.py:\d+", lines["aten.conv2d.default"])
+    assert {node.line for node in load(_GOLDEN_4).elastic.program.nodes} == {""}
+    with zipfile.ZipFile(_GOLDEN_5) as archive:
+        program = archive.read("program.json")
+    assert b"F.relu" not in program
+    assert str(Path(__file__).parent).encode() not in program
+
+
+@pytest.mark.parametrize("golden", [_GOLDEN_4, _GOLDEN_5], ids=["format 4", "format 5"])
+def test_some_outputs_own_tensors_and_consensus_levels_come_back(golden: Path) -> None:
+    made, loaded = make.hierarchy(), load(golden)
     assert loaded.nesting == made.nesting
     assert loaded.levels == made.levels == ("core", "half", "far", "full", "average", "learned")
     assert loaded.card == made.card
@@ -334,7 +347,7 @@ def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "golden", [_GOLDEN_1, _GOLDEN, _GOLDEN_3, _GOLDEN_4], ids=["1", "2", "3", "4"]
+    "golden", [_GOLDEN_1, _GOLDEN, _GOLDEN_3, _GOLDEN_4, _GOLDEN_5], ids=["1", "2", "3", "4", "5"]
 )
 def test_a_golden_file_gives_the_recorded_outputs(golden: Path) -> None:
     expected = load_file(golden.with_suffix(".safetensors"))

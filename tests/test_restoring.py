@@ -91,8 +91,8 @@ _BAD: dict[str, tuple[Callable[[Entries], None], str]] = {
     "manifest that is no JSON": (_entry("manifest.json", b"{"), r"manifest\.json: not JSON: "),
     "program that is no JSON": (_entry("program.json", b"\x80\x02"), r"program\.json: not JSON: "),
     "newer format": (
-        _manifest("format", to=5),
-        r"json: format 5, written by nestedge 0\.1\.0; nestedge .* reads formats 1 to 4: upgrade",
+        _manifest("format", to=6),
+        r"json: format 6, written by nestedge 0\.1\.0; nestedge .* reads formats 1 to 5: upgrade",
     ),
     "format 1 with a field of 2": (
         _manifest("format", to=1),

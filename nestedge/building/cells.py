@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from nestedge import __version__
@@ -17,7 +18,6 @@ from nestedge.artifact import (
     Description,
     reference_bytes,
 )
-from nestedge.building.keys import TOLERANCES
 from nestedge.building.reference import CASES, reference_inputs, reference_outputs
 from nestedge.calibration import Calibration, read_calibration
 from nestedge.convert import BuildSpec, Converted, Converter, Exported, LevelProgram
@@ -30,11 +30,12 @@ from nestedge.folding import fold_batch_norms
 from nestedge.materialization import level_program, stored_tensors
 from nestedge.model import NestedModel
 from nestedge.plugins import TensorInfo
+from nestedge.precisions import PRECISIONS, Precision, WeightSteps
+from nestedge.preprocessing import Preprocessing
 from nestedge.program.graph import Program
 from nestedge.program.serialization import program_to_json
 
 CONSTANTS_FILE = "constants.json"
-BYTES_PER_FLOAT = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def draft_artifact(
     *,
     precision: str,
     calibration: Calibration | None,
+    weight_steps: WeightSteps,
     key: str,
 ) -> Draft:
     """A level, converted.
@@ -91,7 +93,8 @@ def draft_artifact(
         exported: what the converter has traced of it.
         converter: makes the model.
         precision: of the model.
-        calibration: the data that its ranges are taken from, for int8 alone.
+        calibration: the data that its ranges are taken from, where it has any.
+        weight_steps: as `BuildSpec` has it.
         key: hash of all that it is made from.
 
     Raises:
@@ -99,7 +102,7 @@ def draft_artifact(
             it comes from.
     """
     inputs = None if calibration is None else calibration.inputs
-    converted = exported.convert(BuildSpec(precision, inputs))
+    converted = exported.convert(BuildSpec(precision, inputs, weight_steps))
     _check(level, converted, converter, precision)
     reference = _reference_inputs(level.nested, inputs)
     outputs = reference_outputs(level.nested, level.name, reference)
@@ -107,7 +110,7 @@ def draft_artifact(
     constants = {"format": 1, "constants": [c.to_json() for c in converted.constants]}
     files = {
         model: converted.model,
-        REFERENCE_FILE: reference_bytes(reference, outputs),
+        REFERENCE_FILE: reference_bytes(_laid_out(reference, converted.channels_last), outputs),
         CONSTANTS_FILE: json_bytes(constants),
         **converted.files,
     }
@@ -119,14 +122,14 @@ def draft_artifact(
         model=model,
         inputs=converted.inputs,
         outputs=converted.outputs,
-        preprocessing=card.preprocessing,
+        preprocessing=_preprocessing(card.preprocessing, converted.channels_last),
         labels=card.labels,
-        tolerance=TOLERANCES[precision],
+        tolerance=PRECISIONS[precision].tolerance,
         parameters=count_parameters(level.network.program),
         macs=count_macs(level.network.program),
         producer={"nestedge": __version__, **converted.producer},
         checked_by=converter.checked_by,
-        peak_memory_bytes=_peak_memory(level.program.program, BYTES_PER_FLOAT[precision]),
+        peak_memory_bytes=_peak_memory(level.program.program, PRECISIONS[precision]),
         calibration=None if calibration is None else _record(calibration),
         key=key,
     )
@@ -218,9 +221,28 @@ def _reference_inputs(
     return {name: array[:CASES] for name, array in calibration.items()}
 
 
-def _peak_memory(program: Program, bytes_per_float: int) -> int:
-    weights = count_parameters(program) * bytes_per_float
-    return weights + peak_activation_bytes(program, bytes_per_float=bytes_per_float)
+def _laid_out(inputs: Mapping[str, Array], channels_last: Collection[str]) -> dict[str, Array]:
+    """Cases of inputs, those of images with their channels last where the artifact has them so."""
+    return {
+        name: np.ascontiguousarray(np.moveaxis(array, 2, -1)) if name in channels_last else array
+        for name, array in inputs.items()
+    }
+
+
+def _preprocessing(
+    steps: Preprocessing | None, channels_last: Collection[str]
+) -> Preprocessing | None:
+    """How an image becomes the input of an artifact."""
+    if steps is None or steps.input not in channels_last:
+        return steps
+    if steps.layout == "NHWC":
+        raise NestedgeError(f"{steps.input!r} has its channels last already: leave out --nhwc")
+    return replace(steps, layout="NHWC")
+
+
+def _peak_memory(program: Program, precision: Precision) -> int:
+    weights = count_parameters(program) * precision.weight_bytes
+    return weights + peak_activation_bytes(program, bytes_per_float=precision.activation_bytes)
 
 
 def _record(calibration: Calibration) -> CalibrationRecord:

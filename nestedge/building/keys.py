@@ -16,9 +16,7 @@ from nestedge.artifact import (
 from nestedge.documents import json_bytes
 from nestedge.errors import FormatError, IntegrityError
 from nestedge.matrix import Cell
-
-TOLERANCES: Mapping[str, float] = {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.1}
-"""Largest error of an artifact, relative to the largest reference value, by precision."""
+from nestedge.precisions import PRECISIONS, WeightSteps
 
 
 def cell_key(
@@ -28,6 +26,7 @@ def cell_key(
     converter: str,
     packages: Mapping[str, str],
     calibration_sha256: str | None,
+    weight_steps: WeightSteps,
 ) -> str:
     """A hash of all that an artifact is made from: with the same key it is the same bytes.
 
@@ -37,7 +36,9 @@ def cell_key(
         converter: that makes it.
         packages: installed versions of those that decide what the converter writes.
         calibration_sha256: of the data that its ranges are taken from, where it has any.
+        weight_steps: whose weights decide the steps of int8 ones.
     """
+    precision = PRECISIONS[cell.precision]
     return hashlib.sha256(
         json_bytes(
             {
@@ -46,8 +47,9 @@ def cell_key(
                 "level": level_sha256,
                 "converter": converter,
                 "packages": dict(packages),
-                "tolerance": TOLERANCES[cell.precision],
+                "tolerance": precision.tolerance,
                 "calibration": calibration_sha256,
+                "weight_steps": weight_steps if precision.is_calibrated else None,
             }
         )
     ).hexdigest()

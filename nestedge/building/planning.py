@@ -5,7 +5,7 @@ Everything is decided from hashes, so that a build with nothing to do never impo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,10 +20,10 @@ from nestedge.calibration import calibration_sha256
 from nestedge.documents import Value, file_sha256
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.matrix import Cell, Matrix, Source, source_from_json
+from nestedge.precisions import PRECISIONS
+from nestedge.reasons import REASONS, code_of
 
-NO_CALIBRATION = (
-    "int8 needs calibration data: give --calibration DIR, or nest with calibration inputs"
-)
+NO_CALIBRATION = "needs calibration data: give --calibration DIR, or nest with calibration inputs"
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,34 @@ def make_plan(folder: Path, request: Request, source: Source) -> Plan:
     for cell in request.cells(source.levels):
         converter = request.converter(cell.runtime)
         artifact = found_artifact(folder, cell)
-        key = _key(cell, source, converter, calibration=_calibration_of(cell, given, artifact))
+        key = _key(cell, source, request, calibration=_calibration_of(cell, given, artifact))
         reason = ""
         if cell.precision not in source.converters[converter].precisions:
             reason = f"converter {converter!r} does not have {cell.precision}"
         elif artifact is None or artifact.key != key:
-            if cell.precision == "int8" and given is None:
-                reason = NO_CALIBRATION
+            if PRECISIONS[cell.precision].is_calibrated and given is None:
+                reason = f"{cell.precision} {NO_CALIBRATION}"
             else:
                 missing[cell.name] = key
-        if reason and cell.precision in request.precisions:
-            raise UsageError(f"{cell.name}: {reason}")
-        cells[cell.name] = replace(cell, state="skipped", reason=reason) if reason else cell
+        cells[cell.name] = _skipped(cell, reason) if reason else cell
+    for precision in request.precisions:
+        _check_makable([cell for cell in cells.values() if cell.precision == precision])
     return Plan(cells, missing, given)
+
+
+def _skipped(cell: Cell, reason: str) -> Cell:
+    code = code_of(reason, otherwise="converter-refused")
+    remedy = REASONS[code].remedy
+    return replace(cell, state="skipped", reason=reason, code=code, remedy=remedy)
+
+
+def _check_makable(cells: Sequence[Cell]) -> None:
+    """Refuses what was asked for by name where no runtime can have it, or its data is missing."""
+    skipped = [cell for cell in cells if cell.reason]
+    lacking = [cell for cell in skipped if cell.reason.endswith(NO_CALIBRATION)]
+    if lacking or len(skipped) == len(cells):
+        first = (lacking or skipped)[0]
+        raise UsageError(f"{first.name}: {first.reason}")
 
 
 def _is_current(source: Source, converter: str) -> bool:
@@ -115,19 +130,21 @@ def _is_current(source: Source, converter: str) -> bool:
         return False
 
 
-def _key(cell: Cell, source: Source, converter: str, *, calibration: str | None) -> str:
+def _key(cell: Cell, source: Source, request: Request, *, calibration: str | None) -> str:
+    converter = request.converter(cell.runtime)
     return cell_key(
         cell,
         level_sha256=source.levels[cell.level],
         converter=converter,
         packages=source.converters[converter].packages,
         calibration_sha256=calibration,
+        weight_steps=request.weight_steps,
     )
 
 
 def _calibration_of(cell: Cell, given: str | None, artifact: Artifact | None) -> str | None:
     """The calibration data of a cell: what is given now, or what its artifact was made with."""
-    if cell.precision != "int8":
+    if not PRECISIONS[cell.precision].is_calibrated:
         return None
     if given is None and artifact is not None and artifact.calibration is not None:
         return artifact.calibration.sha256

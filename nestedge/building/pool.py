@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from signal import Signals
 from threading import Lock
 from typing import Any
 
 from nestedge import errors
+from nestedge.reasons import diagnosis
 
 Message = dict[str, Any]
 
@@ -29,6 +30,14 @@ class WorkerCrash(Exception):  # noqa: N818
     def __init__(self, status: int) -> None:
         self.how = f"signal {Signals(-status).name}" if status < 0 else f"exit status {status}"
         super().__init__(self.how)
+        # Nobody else sends it: the system does, to whoever takes the last of the memory.
+        self._is_starved = status == -Signals.SIGKILL
+
+    @property
+    def diagnosis(self) -> errors.Diagnosis:
+        """The crash as a reason why a cell is not there."""
+        code = "out-of-memory" if self._is_starved else "converter-crashed"
+        return diagnosis(code, f"the converter crashed: {self.how}")
 
 
 class Worker:
@@ -137,6 +146,8 @@ class Job:
 def run_job(job: Job, pool: Pool) -> Iterator[Message]:
     """What became of each cell of a job; the one that crashes its worker has failed.
 
+    A crash before the first cell is one of tracing, and would be the same for all of them.
+
     Raises:
         NestedgeError: of a worker, about the network or the calibration data.
         OSError: of a worker, about the disk.
@@ -144,20 +155,22 @@ def run_job(job: Job, pool: Pool) -> Iterator[Message]:
     """
     left = {item["cell"]: item for item in job.cells}
     while left:
-        begun = next(iter(left))
+        begun = None
         try:
             with pool.worker() as worker:
                 for answer in worker.ask({**job.request, "cells": list(left.values())}):
                     if "begun" in answer:
                         begun = answer["begun"]
                         continue
-                    left.pop(begun)
+                    left.pop(answer.get("made") or answer["failed"])
+                    begun = None
                     yield answer
         except WorkerCrash as crash:
             if pool.is_stopped:
                 raise CancelledError from crash
-            left.pop(begun)
-            yield {"failed": begun, "reason": f"the converter crashed: {crash.how}"}
+            for failed in [begun] if begun else list(left):
+                left.pop(failed)
+                yield {"failed": failed, **asdict(crash.diagnosis)}
 
 
 def run_jobs(

@@ -6,7 +6,7 @@ import errno
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from nestedge.artifact import CalibrationRecord, read_artifact
 from nestedge.building.planning import Plan, find_source, make_plan
 from nestedge.building.pool import Job, Pool, run_jobs
 from nestedge.building.wanted import Request
-from nestedge.errors import FormatError, NestedgeError, UsageError
+from nestedge.errors import Diagnosis, FormatError, NestedgeError, UsageError
 from nestedge.matrix import MATRIX_FILE, Cell, Matrix, Source, read_matrix, write_matrix
+from nestedge.precisions import PRECISIONS
 
 LOCK_FILE = ".lock"
 # With a dot, which no level has in its name.
@@ -167,7 +168,8 @@ def _jobs(model: Path, folder: Path, request: Request, plan: Plan, *, sha256: st
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name, key in plan.missing.items():
         cell = plan.cells[name]
-        item = {"cell": name, "precision": cell.precision, "key": key}
+        steps = request.weight_steps
+        item = {"cell": name, "precision": cell.precision, "weight_steps": steps, "key": key}
         groups.setdefault((cell.level, request.converter(cell.runtime)), []).append(item)
     return [
         Job(
@@ -193,7 +195,8 @@ def _finished(plan: Plan, job: Job, answer: Mapping[str, Any]) -> Cell:
     if "made" in answer:
         return plan.cells[answer["made"]]
     cell = plan.cells[answer["failed"]]
-    return replace(cell, state="failed", reason=answer["reason"], log=job.request["log"])
+    parts = {name: answer[name] for name in ("code", "said", "remedy", "operator", "source")}
+    return cell.failed(Diagnosis(**parts), log=job.request["log"])
 
 
 def _matrix_after(
@@ -219,9 +222,9 @@ def _matrix_after(
 
 
 def _calibration(folder: Path, cells: Mapping[str, Cell]) -> CalibrationRecord | None:
-    """The data that the int8 cells were calibrated with."""
+    """The data that the cells with ranges were calibrated with."""
     for cell in cells.values():
-        if cell.precision == "int8" and cell.state == "built":
+        if PRECISIONS[cell.precision].is_calibrated and cell.state == "built":
             with suppress(UsageError, FormatError):
                 return read_artifact(folder / cell.name).calibration
     return None

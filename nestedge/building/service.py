@@ -6,7 +6,7 @@ import contextlib
 import errno
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +23,17 @@ from nestedge.building.cells import (
     level_hashes,
     prepare_level,
 )
+from nestedge.building.checks import check_numbers, check_opens, check_quantisable
 from nestedge.calibration import Calibration
 from nestedge.convert import Converter, Exported
+from nestedge.diagnosis import diagnose
 from nestedge.documents import file_sha256
-from nestedge.errors import IntegrityError, NestedgeError
+from nestedge.errors import Diagnosis, IntegrityError, NestedgeError
 from nestedge.model import NestedModel
 from nestedge.nestfile import load
 from nestedge.plugins import load_converter
+from nestedge.precisions import PRECISIONS
+from nestedge.program.graph import Program
 from nestedge.redirection import output_to
 
 Answer = dict[str, Any]
@@ -40,7 +44,11 @@ Result = TypeVar("Result")
 class Failure:
     """Why a converter did not do its part."""
 
-    reason: str
+    diagnosis: Diagnosis
+
+    def answer(self, cell: str) -> Answer:
+        """What is told of a cell that fails so."""
+        return {"failed": cell, **asdict(self.diagnosis)}
 
 
 class Service:
@@ -78,27 +86,33 @@ class Service:
         nested = self._network(request)
         converter, folder = load_converter(request["converter"]), Path(request["folder"])
         calibration = self._calibration(nested, request)
-        level = self._level(nested, request["level"])
         log = folder / request["log"]
         with _logged(log):
-            exported = attempt(partial(converter.export, level.program))
+            level = attempt(partial(self._level, nested, request["level"]))
+            program = None if isinstance(level, Failure) else level.program.program
+            exported = level if isinstance(level, Failure) else _export(converter, level)
         for item in request["cells"]:
             yield {"begun": item["cell"]}
+            if isinstance(level, Failure):
+                yield level.answer(item["cell"])
+                continue
             if isinstance(exported, Failure):
-                yield {"failed": item["cell"], "reason": exported.reason}
+                yield exported.answer(item["cell"])
                 continue
             with _logged(log):
-                made = attempt(partial(draft, item, level, exported, converter, calibration))
+                making = partial(draft, item, level, exported, converter, calibration)
+                made = attempt(making, program)
             if isinstance(made, Failure):
-                yield {"failed": item["cell"], "reason": made.reason}
+                yield made.answer(item["cell"])
             else:
-                write_artifact(folder / item["cell"], made.description, files=made.files)
-                yield {"made": item["cell"]}
+                yield _written(made, folder, item["cell"])
 
     def _level(self, nested: NestedModel, name: str) -> Level:
         if name not in self._levels:
             # One at a time: the levels of a large network would not fit into memory together.
-            self._levels = {name: prepare_level(nested, name)}
+            level = prepare_level(nested, name)
+            check_numbers(level)
+            self._levels = {name: level}
         return self._levels[name]
 
     def _network(self, request: Answer) -> NestedModel:
@@ -119,6 +133,14 @@ class Service:
                 _check_same(f"calibration: {folder}", found.sha256, planned=planned)
             self._calibrations = {folder: found}
         return self._calibrations[folder]
+
+
+def _written(made: Draft, folder: Path, cell: str) -> Answer:
+    try:
+        write_artifact(folder / cell, made.description, files=made.files)
+    except NestedgeError as error:
+        return Failure(diagnose(error, None)).answer(cell)
+    return {"made": cell}
 
 
 def _check_same(what: str, found: str, *, planned: str) -> None:
@@ -147,33 +169,46 @@ def draft(
     converter: Converter,
     calibration: Calibration | None,
 ) -> Draft:
-    """The artifact of a cell."""
-    return draft_artifact(
+    """The artifact of a cell, which the runtime that is to run it opens.
+
+    Raises:
+        NestedgeError: the converter cannot make it, or the runtime does not open it.
+    """
+    check_quantisable(level, item["precision"])
+    made = draft_artifact(
         level,
         exported,
         converter,
         precision=item["precision"],
-        calibration=calibration if item["precision"] == "int8" else None,
+        calibration=calibration if PRECISIONS[item["precision"]].is_calibrated else None,
+        weight_steps=item["weight_steps"],
         key=item["key"],
     )
+    check_opens(made, runtime=converter.checked_by)
+    return made
 
 
-def attempt(action: Callable[[], Result]) -> Result | Failure:
+def _export(converter: Converter, level: Level) -> Exported | Failure:
+    return attempt(partial(converter.export, level.program), level.program.program)
+
+
+def attempt(action: Callable[[], Result], program: Program | None = None) -> Result | Failure:
     """What an action gives, or why it does not: whatever a framework raises fails one cell.
+
+    Args:
+        action: what to do.
+        program: of the level, in which the operator that fails is looked up.
 
     Raises:
         OSError: the disk is full, so that the next cell would fail as well.
     """
     try:
         return action()
-    except NestedgeError as error:
-        traceback.print_exc()
-        return Failure(str(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         traceback.print_exc()
-        return Failure(f"{type(error).__name__}: {error}")
+        return Failure(diagnose(error, program))
 
 
 @contextlib.contextmanager

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nestedge.devices.profile import DeviceProfile
 from nestedge.errors import UsageError, did_you_mean
 from nestedge.matrix import Cell
 from nestedge.plugins import converters
+from nestedge.precisions import PRECISIONS, WeightSteps
+
+
+def with_precisions(device: DeviceProfile, precisions: Collection[str]) -> DeviceProfile:
+    """A device, to be built for in precisions too that its profile does not speak of."""
+    offered = {precision for target in device.targets for precision in target.precisions}
+    extra = tuple(name for name in precisions if name in PRECISIONS and name not in offered)
+    targets = (replace(t, precisions=(*t.precisions, *extra)) for t in device.targets)
+    return replace(device, targets=tuple(targets))
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Request:
         precisions: only these, and then each of them must be made; all when empty.
         calibration: a folder of representative inputs, in place of those in the .nest.
         routes: the converter to use for a runtime, where it is not the one of the same name.
+        weight_steps: as `nestedge.convert.BuildSpec` has it.
     """
 
     devices: Sequence[DeviceProfile]
@@ -31,6 +41,7 @@ class Request:
     precisions: Sequence[str] = ()
     calibration: Path | None = None
     routes: Mapping[str, str] = field(default_factory=dict)
+    weight_steps: WeightSteps = "family"
 
     def converter(self, runtime: str) -> str:
         """The converter that makes the artifacts of a runtime."""

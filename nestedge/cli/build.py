@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from nestedge.artifact import read_artifact
-from nestedge.building import Built, Request, build
+from nestedge.building import Built, Request, build, with_precisions
 from nestedge.cli.text import calibration_option, json_option, print_json, progress, table
 from nestedge.devices.library import load_profile
-from nestedge.errors import NestedgeError
+from nestedge.errors import NestedgeError, UsageError
 from nestedge.matrix import Cell
+from nestedge.precisions import PRECISIONS, WeightSteps
 
 _ROUTES = {"litert-torch": "tflite", "onnx2tf": "tflite-onnx2tf"}
 
@@ -38,7 +39,13 @@ _ROUTES = {"litert-torch": "tflite", "onnx2tf": "tflite-onnx2tf"}
 )
 @click.option("-t", "--target", "runtimes", multiple=True, help="Runtime; all of the devices'.")
 @click.option("-l", "--level", "levels", multiple=True, help="Level; all when not given.")
-@click.option("-p", "--precision", "precisions", multiple=True, help="fp32, fp16, int8; all.")
+@click.option(
+    "-p",
+    "--precision",
+    "precisions",
+    multiple=True,
+    help=f"{', '.join(PRECISIONS)}; those of the devices.",
+)
 @calibration_option
 @click.option(
     "--tflite-route",
@@ -46,6 +53,16 @@ _ROUTES = {"litert-torch": "tflite", "onnx2tf": "tflite-onnx2tf"}
     default="litert-torch",
     show_default=True,
     help="What makes TFLite files.",
+)
+@click.option("--nhwc", is_flag=True, help="TFLite files take images with their channels last.")
+@click.option("--ort", is_flag=True, help="ONNX Runtime's files are .ort, for its mobile builds.")
+@click.option(
+    "--weight-steps",
+    type=click.Choice(("family", "level")),
+    default="family",
+    show_default=True,
+    help="What a step of int8 weights is: the same in all levels, which then share them, or each "
+    "level's own.",
 )
 @click.option(
     "-j",
@@ -65,6 +82,9 @@ def command(
     precisions: tuple[str, ...],
     calibration: Path | None,
     tflite_route: str,
+    nhwc: bool,
+    ort: bool,
+    weight_steps: WeightSteps,
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -73,12 +93,13 @@ def command(
     What is there and up to date stays, so that a build that was interrupted goes on where it was.
     """
     request = Request(
-        [load_profile(device) for device in devices],
+        [with_precisions(load_profile(device), precisions) for device in devices],
         levels=levels,
         runtimes=runtimes,
         precisions=precisions,
         calibration=calibration,
-        routes={"tflite": _ROUTES[tflite_route]},
+        routes={"tflite": _route(tflite_route, nhwc=nhwc), "onnx": "onnx-ort" if ort else "onnx"},
+        weight_steps=weight_steps,
     )
     with progress("building", hidden=as_json) as advance:
         built = build(
@@ -95,8 +116,16 @@ def command(
         click.echo(_text(rows, output))
     failed = [cell for cell in built.asked.values() if cell.state == "failed"]
     if failed:
-        reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in failed)
+        # The reasons stand in what is printed; a matrix of many levels has the same one often.
+        reasons = ", ".join(f"{cell.name} ({cell.code})" for cell in failed)
         raise NestedgeError(f"{len(failed)} of {len(rows)} failed: {reasons}")
+
+
+def _route(name: str, *, nhwc: bool) -> str:
+    """The converter that makes TFLite files."""
+    if nhwc and name != "litert-torch":
+        raise UsageError(f"--nhwc goes with --tflite-route litert-torch, found {name}")
+    return "tflite-nhwc" if nhwc else _ROUTES[name]
 
 
 def _row(cell: Cell, built: Built, folder: Path) -> dict[str, object]:
@@ -105,7 +134,9 @@ def _row(cell: Cell, built: Built, folder: Path) -> dict[str, object]:
     if cell.state == "built":
         artifact = read_artifact(folder / cell.name)
         return {**row, "state": made, "bytes": artifact.size_bytes, "file": str(artifact.model)}
-    return {**row, "log": str(folder / cell.log) if cell.log else ""}
+    parts = {"code": cell.code, "operator": cell.operator, "source": cell.source}
+    log = str(folder / cell.log) if cell.log else ""
+    return {**row, **parts, "remedy": cell.remedy, "log": log}
 
 
 def _text(rows: list[dict[str, object]], folder: Path) -> str:
@@ -114,7 +145,7 @@ def _text(rows: list[dict[str, object]], folder: Path) -> str:
             str(row["cell"]),
             str(row["state"]),
             f"{row['bytes']:,}" if "bytes" in row else "-",
-            str(row["reason"] or row["file"]),
+            f"{row['reason']} [{row['code']}]" if row["reason"] else str(row["file"]),
         )
         for row in rows
     ]

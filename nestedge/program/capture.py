@@ -14,12 +14,16 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, export
 from torch.utils import _pytree as pytree
 
-from nestedge.errors import UsageError
+from nestedge.errors import CaptureError
 from nestedge.program.examples import batch_size, is_batched
 from nestedge.program.inlining import inline
-from nestedge.program.places import InPlaceError, data_dependent, user_line
+from nestedge.program.places import InPlaceError, raised_at, user_line
 from nestedge.program.reading import Capture, read
 from nestedge.program.structure import describe, flatten
+from nestedge.reasons import capture_error, code_of
+
+_LOUD = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
+"""Loggers that print what is in the error too."""
 
 
 def capture(
@@ -37,15 +41,15 @@ def capture(
         kwargs: example keyword arguments.
 
     Raises:
-        UsageError: torch.export cannot take the network, or it holds an operator that nestedge
-            has no rule for; the message names the operator and the line of the user's code.
+        CaptureError: torch.export cannot take the network, or it holds an operator that nestedge
+            has no rule for; it has the operator and the line of the user's code.
     """
     bound = _bind(model, args, kwargs or {})
     try:
         exported, is_dynamic = _exported(model, bound)
     except Exception as error:
         # torch.export raises dozens of types of error, all of them about the user's network.
-        raise UsageError(_why_not(error)) from error
+        raise _why_not(error) from error
     inline(exported)
     try:
         return read(exported, model, bound, is_dynamic=is_dynamic)
@@ -79,14 +83,16 @@ def _exported(model: nn.Module, bound: dict[str, Any]) -> tuple[ExportedProgram,
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps torch.export from printing graphs: what went wrong is in the error it raises."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in _LOUD]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _bind(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,9 +101,11 @@ def _bind(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> d
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise UsageError(f"example inputs do not fit forward{signature}: {error}") from error
+        said = f"example inputs do not fit forward{signature}: {error}"
+        raise capture_error("bad-inputs", said) from error
     if any(name in bound.arguments for name in starred):
-        raise UsageError(f"forward{signature} takes *args or **kwargs; give its inputs names")
+        said = f"forward{signature} takes *args or **kwargs, which have no names"
+        raise capture_error("bad-inputs", said)
     return dict(bound.arguments)
 
 
@@ -112,10 +120,12 @@ def _dynamic(value: Any, batch: int) -> dict[int, Dim] | None:
     return {0: Dim("batch", min=1)} if is_batched(value, batch) else None
 
 
-def _why_not(error: Exception) -> str:
+def _why_not(error: Exception) -> CaptureError:
     text = str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    place = user_line(text)
+    place = user_line(text) or raised_at(error)
     if "data-dependent" in text:
-        return data_dependent(place)
-    return f"torch.export cannot take the network{place}: {first[:300]}"
+        said = "the network has a shape or a branch that depends on data"
+        return capture_error("data-dependent", said, source=place)
+    code = code_of(f"{type(error).__name__}: {text}", otherwise="not-exportable")
+    return capture_error(code, f"torch.export cannot take the network: {first[:300]}", source=place)

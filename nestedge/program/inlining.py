@@ -13,8 +13,8 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
-from nestedge.errors import UsageError
 from nestedge.program.places import place_of
+from nestedge.reasons import capture_error
 
 _GRADIENTS = "wrap_with_set_grad_enabled"
 _AUTOCAST = "wrap_with_autocast"
@@ -24,7 +24,7 @@ def inline(exported: ExportedProgram) -> None:
     """Write every such part into the graph itself; what `torch.no_grad` gives is detached.
 
     Raises:
-        UsageError: a part is computed under autocast, whose types the graph does not say.
+        CaptureError: a part is computed under autocast, whose types the graph does not say.
     """
     _inline(exported.graph_module)
     exported.graph_module.recompile()
@@ -41,10 +41,8 @@ def _inline(module: GraphModule) -> None:
         part = getattr(module, str(attribute.target))
         _inline(part)
         if kind == _AUTOCAST and fx.args[position - 2]:
-            raise UsageError(
-                f"a part of the network runs under torch.autocast{_place_in(part)}; nest it "
-                "without, and materialise its levels in the type that is wanted"
-            )
+            said = "a part of the network runs under torch.autocast"
+            raise capture_error("autocast", said, source=_place_in(part))
         is_detached = kind == _GRADIENTS and not fx.args[0]
         _write(module, fx, part, operands, is_detached=is_detached)
         if not attribute.users:

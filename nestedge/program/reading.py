@@ -14,7 +14,6 @@ from torch.fx import Node as FxNode
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
-from nestedge.errors import UsageError
 from nestedge.program.examples import batch_size, is_batched
 from nestedge.program.graph import (
     Argument,
@@ -27,9 +26,10 @@ from nestedge.program.graph import (
     without_dead_nodes,
 )
 from nestedge.program.operators import ALLOWED, IN_PLACE, MOVEMENT
-from nestedge.program.places import InPlaceError, data_dependent, no_rule, place_of, user_line
+from nestedge.program.places import InPlaceError, dynamic_shape, no_rule, place_of
 from nestedge.program.spelling import arguments_of, is_check, is_in_place, operator_name
 from nestedge.program.structure import describe, flatten
+from nestedge.reasons import capture_error, diagnosis
 
 _ALIASING = MOVEMENT | {
     "aten.contiguous.default",
@@ -71,7 +71,7 @@ def read(
 
     Raises:
         InPlaceError: an operator changes a part of a value in place that is read elsewhere.
-        UsageError: an operator has no rule.
+        CaptureError: an operator has no rule.
     """
     return _Reader(exported, model, bound, is_dynamic).read()
 
@@ -164,10 +164,10 @@ class _Reader:
         if is_in_place(fx):
             name = self._functional(fx, name)
         if name not in ALLOWED:
-            raise UsageError(no_rule(fx, name))
+            raise no_rule(fx, name)
         value: Any = fx.meta.get("val")
-        if free_unbacked_symbols(value):
-            raise UsageError(data_dependent(place_of(fx)))
+        if free_unbacked_symbols(value) or _is_selection(fx, name):
+            raise dynamic_shape(fx, name)
         return [self._node(fx, name)]
 
     def _node(self, fx: FxNode, name: str) -> Node:
@@ -187,8 +187,7 @@ class _Reader:
         else:
             self.renamed[fx] = Ref(self._value(fx))
             self._rename_mutated(fx)
-        line = user_line(str(fx.meta.get("stack_trace", ""))).strip(" ()")
-        return Node(name, args, kwargs, outputs, scope, line)
+        return Node(name, args, kwargs, outputs, scope, place_of(fx))
 
     def _root_of(self, fx: FxNode, name: str) -> FxNode:
         source = fx.args[0] if fx.args else None
@@ -203,18 +202,16 @@ class _Reader:
         if name in IN_PLACE and isinstance(self.renamed.get(target), Weight):
             return name
         if isinstance(self.renamed.get(target), Weight):
-            raise UsageError(
-                f"{name} changes a stored tensor{place_of(fx)}; update it outside forward"
-            )
+            said = f"{name} changes a stored tensor"
+            raise capture_error("in-place", said, operator=name, source=place_of(fx))
         root = self.roots.get(target, target)
         order = {node: i for i, node in enumerate(self.exported.graph.nodes)}
         for other, its_root in [*self.roots.items(), (root, root)]:
             later = any(order[user] > order[fx] for user in other.users)
             if its_root is root and other is not target and later:
-                raise InPlaceError(
-                    f"{name} changes a view of a value that is read later{place_of(fx)}; write it "
-                    "out of place, or assign the parts with torch.cat"
-                )
+                said = f"{name} changes a view of a value that is read later"
+                found = diagnosis("in-place", said, operator=name, source=place_of(fx))
+                raise InPlaceError(found)
         package, base, overload = name.split(".")
         return f"{package}.{base[:-1]}.{overload}"
 
@@ -258,7 +255,7 @@ class _Reader:
             elif isinstance(nodes[spec.arg.name].meta["val"], torch.Tensor):
                 refs.append(nodes[spec.arg.name])
             else:
-                raise UsageError("the network returns a size; return tensors only")
+                raise capture_error("not-exportable", "the network returns a size")
         # Meta tensors stand for the outputs, so that their nesting gets its names.
         stand_ins = [torch.empty(0) if isinstance(ref, FxNode) else ref for ref in refs]
         spec = self.exported.call_spec.out_spec
@@ -270,6 +267,14 @@ class _Reader:
         )
         values = [self.renamed[ref] for ref in refs if isinstance(ref, FxNode)]
         return results, tuple(zip(results.names(), values, strict=True))
+
+
+def _is_selection(fx: FxNode, name: str) -> bool:
+    """Whether a mask says which entries stay: torch.export may take their number for known."""
+    values = [node.meta.get("val") for node in fx.all_input_nodes[1:]]
+    return name == "aten.index.Tensor" and any(
+        isinstance(value, torch.Tensor) and value.dtype == torch.bool for value in values
+    )
 
 
 def _needed(called: Sequence[FxNode]) -> list[FxNode]:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from nestedge.artifact import find_artifacts, read_artifact
-from nestedge.building import Built, Request, build
+from nestedge.building import Built, Request, build, with_precisions
 from nestedge.building.planning import find_source, make_plan
 from nestedge.building.pool import (
     Job,
@@ -150,15 +151,18 @@ def test_a_converter_that_fails_or_crashes_leaves_the_other_cells(model: Path, d
     nested.save(model)
     request = Request([device("failing", "crashing", precisions=precisions)], levels=("small",))
     built = build(model, dist, request, processes=2)
-    found = {name: cell.reason for name, cell in built.asked.items()}
+    found = {name: (cell.code, cell.reason.split("; ")[0]) for name, cell in built.asked.items()}
     assert found == {
-        "small/failing-fp32": "",
-        "small/failing-fp16": "the fake framework has no half precision",
-        "small/failing-int8": "KeyError: 'scale'",
-        "small/crashing-fp32": "",
-        "small/crashing-fp16": "the converter crashed: signal SIGSEGV",
-        "small/crashing-int8": "",
+        "small/failing-fp32": ("", ""),
+        "small/failing-fp16": ("converter-refused", "the fake framework has no half precision"),
+        "small/failing-int8": ("unknown", "the conversion failed: KeyError: 'scale'"),
+        "small/crashing-fp32": ("", ""),
+        "small/crashing-fp16": ("converter-crashed", "the converter crashed: signal SIGSEGV"),
+        "small/crashing-int8": ("", ""),
     }
+    for cell in built.asked.values():
+        assert cell.reason.endswith(cell.remedy)
+        assert bool(cell.remedy) == (cell.state == "failed")
     log = dist / built.asked["small/failing-int8"].log
     assert "about to convert int8" in log.read_text()
     assert "KeyError" in log.read_text()
@@ -181,8 +185,26 @@ def test_int8_without_calibration_data_is_skipped_with_the_remedy(model: Path, d
     assert cell.state == "skipped"
     assert built.made == {"small/fake-fp32"}
     assert "give --calibration DIR" in cell.reason
+    assert (cell.code, cell.remedy) == (
+        *("no-calibration-data", "give --calibration DIR, or nest with calibration inputs"),
+    )
     with pytest.raises(UsageError, match="small/fake-int8: int8 needs calibration data: give"):
         build(model, dist, Request([everything], levels=("small",), precisions=("int8",)))
+
+
+def test_a_precision_that_no_profile_speaks_of_is_built_when_asked_for_by_name(
+    model: Path, dist: Path
+) -> None:
+    wanted = ("int8-dynamic",)
+    both = with_precisions(device("fake", "failing"), wanted)
+    built = build(model, dist, Request([both], levels=("small",), precisions=wanted))
+    assert built.made == {"small/fake-int8-dynamic"}
+    assert built.asked["small/failing-int8-dynamic"].state == "skipped"
+    assert built.asked["small/failing-int8-dynamic"].code == "no-such-precision"
+    assert [cell.name for cell in read_matrix(dist).of_device("bench")] == list(built.asked)
+    neither = with_precisions(device("failing"), wanted)
+    with pytest.raises(UsageError, match="'failing' does not have int8-dynamic"):
+        build(model, dist, Request([neither], levels=("small",), precisions=wanted))
 
 
 def test_calibration_data_of_a_folder_is_enough_and_is_remembered(
@@ -381,3 +403,46 @@ def test_a_level_may_be_called_like_a_folder_of_the_build(tmp_path: Path, dist: 
 def test_an_error_of_the_system_in_a_worker_is_raised_again(error: OSError, line: str) -> None:
     with pytest.raises(OSError, match=line):
         raise _error(_as_answer(error))
+
+
+def _crashes(status: int, *, begun: str | None) -> Callable[[Worker, Message], Iterator[Message]]:
+    """A worker that ends before, or in the middle of, a cell."""
+
+    def ask(worker: Worker, request: Message) -> Iterator[Message]:
+        if begun is not None:
+            yield {"begun": begun}
+        raise WorkerCrash(status)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(-9, "out-of-memory"), (-11, "converter-crashed"), (3, "converter-crashed")],
+    ids=["killed", "segmentation fault", "exit"],
+)
+def test_a_crash_before_the_first_cell_is_one_of_all_cells_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, status: int, code: str
+) -> None:
+    monkeypatch.setattr(Worker, "ask", _crashes(status, begun=None))
+    pool = Pool()
+    try:
+        answers = list(run_job(Job({}, [{"cell": "a"}, {"cell": "b"}]), pool))
+    finally:
+        pool.stop()
+    assert [(answer["failed"], answer["code"]) for answer in answers] == [("a", code), ("b", code)]
+    assert all(answer["remedy"] for answer in answers)
+
+
+def test_a_build_json_without_codes_is_read(model: Path, dist: Path) -> None:
+    request = Request([device("failing", precisions=("fp32", "fp16"))], levels=("small",))
+    built = build(model, dist, request)
+    document = json.loads((dist / "build.json").read_text())
+    document["format"] = 1
+    for cell in document["cells"]:
+        for name in ("code", "operator", "source", "remedy"):
+            del cell[name]
+    (dist / "build.json").write_text(json.dumps(document))
+    found = read_matrix(dist).cells["small/failing-fp16"]
+    assert found.reason == built.asked["small/failing-fp16"].reason
+    assert (found.state, found.code) == ("failed", "")

@@ -108,7 +108,10 @@ def test_an_exported_pt2_loads_in_torch(path: Path, model: NestedModel, tmp_path
     ("arguments", "message"),
     [
         (("smal", "-o", "x.onnx"), "no level 'smal'; .* did you mean 'small'"),
-        (("small", "-o", "x.exe"), r"x\.exe: expected an ending of \['\.onnx', '\.pt2'"),
+        (
+            ("small", "-o", "x.exe"),
+            r"x\.exe: expected an ending of \['\.onnx', '\.ort', '\.pt2', '\.pte', '\.tflite'\]",
+        ),
     ],
     ids=["level", "ending"],
 )

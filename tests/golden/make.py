@@ -1,9 +1,9 @@
-"""Makes format4.nest and the outputs it is to give: run once when a format version is released.
+"""Makes format5.nest and the outputs it is to give: run once when a format version is released.
 
 A golden file is never made anew: files that users have must load for as long as nestedge does. A
 new format version adds a file, of a network with what is new. format1.nest is that of `network`
 without calibration data, format2.nest with it, as the nestedge of that version saved them;
-format3.nest is that of `fine`, format4.nest that of `hierarchy`.
+format3.nest is that of `fine`, format4.nest and format5.nest are that of `hierarchy`.
 
     python -m tests.golden.make
 """
@@ -205,5 +205,5 @@ def _flat(output: Any, level: str) -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     made = hierarchy()
-    save(made, FOLDER / "format4.nest")
-    save_file(outputs(made, inputs()[0]), FOLDER / "format4.safetensors")
+    save(made, FOLDER / "format5.nest")
+    save_file(outputs(made, inputs()[0]), FOLDER / "format5.safetensors")

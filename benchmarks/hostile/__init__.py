@@ -1,0 +1,1 @@
+"""Networks that break converters, and what each of them ends in."""

@@ -17,12 +17,16 @@ from hypothesis.extra import numpy as arrays
 from nestedge.artifact import reference_bytes
 from nestedge.errors import FormatError, IntegrityError, MissingDependencyError, UsageError
 from nestedge.plugins import Array, TensorInfo
+from nestedge.precisions import PRECISIONS
 from nestedge.profiling.measurement import describe_device
 from nestedge.verify import (
     ENGINE_UNBUILT,
+    DataCheck,
+    Localisation,
     load_verifications,
     relative_error,
     save_verifications,
+    tolerance_reason,
     verify_artifact,
     verify_folder,
 )
@@ -217,10 +221,84 @@ def test_records_are_kept_by_cell_and_runtime_and_newer_ones_replace_older(tmp_p
     assert load_verifications(tmp_path) == [of_full, by_elder, failed]
 
 
+def test_records_of_the_format_before_are_read_and_kept(tmp_path: Path) -> None:
+    small, full = fake_build(tmp_path)
+    result = verify_artifact(small, FakeRuntime())
+    path = save_verifications(tmp_path, [result])
+    document = json.loads(path.read_text())
+    for name in ("closeness", "data", "localisation"):
+        del document["verifications"][0][name]
+    path.write_text(json.dumps({**document, "format": 1}))
+    old = replace(result, closeness=None)
+    assert load_verifications(tmp_path) == [old]
+    newer = verify_artifact(full, FakeRuntime())
+    save_verifications(tmp_path, [newer])
+    assert load_verifications(tmp_path) == [newer, old]
+    assert json.loads(path.read_text())["format"] == 2
+
+
+def test_all_that_was_found_is_kept(tmp_path: Path) -> None:
+    place = Localisation(reference="", compared=0, values=0, operator=None, note="untraced")
+    data = DataCheck(
+        data_sha256="0" * 64,
+        samples=4,
+        accuracy_percent=75.0,
+        low=30.0,
+        high=95.0,
+        exact="",
+        exact_accuracy_percent=None,
+        agreement_percent=None,
+    )
+    result = verify_artifact(fake_artifact(tmp_path), FakeRuntime())
+    result = replace(result, data=data, localisation=place)
+    save_verifications(tmp_path, [result])
+    assert result.closeness is not None
+    assert load_verifications(tmp_path) == [result]
+
+
+def test_further_figures_are_those_of_the_worst_output(tmp_path: Path) -> None:
+    outputs = (OUTPUT, TensorInfo("aux", (2,), "float32"))
+    one = np.array([[3.0, 4.0], [3.0, 4.0]], np.float32)
+    reference = reference_bytes({"input": X}, {"logits": Y, "aux": one})
+    artifact = fake_artifact(tmp_path, replace(DESCRIPTION, outputs=outputs), reference=reference)
+    gives = {"logits": Y[0] * np.float32(1.5), "aux": one[0, ::-1].copy()}
+    closeness = verify_artifact(artifact, FixedRuntime(gives)).closeness
+    assert closeness is not None
+    assert closeness.max_absolute_error == 2
+    assert closeness.cosine == pytest.approx(24 / 25)
+    assert closeness.top1_agreement == 1
+
+
+@pytest.mark.parametrize("gives", [{}, {"logits": Y[0] * np.nan}], ids=["missing", "nan"])
+def test_what_is_no_output_has_no_further_figures(tmp_path: Path, gives: dict[str, Array]) -> None:
+    artifact = fake_artifact(tmp_path, reference=REFERENCE)
+    assert verify_artifact(artifact, FixedRuntime(gives)).closeness is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "reason"),
+    [
+        ("fp16", PRECISIONS["fp16"].tolerance, PRECISIONS["fp16"].reason),
+        ("fp16", 0.5, ""),
+        ("fp11", 0.5, ""),
+    ],
+    ids=["as now", "of another version", "unknown"],
+)
+def test_a_failure_says_why_no_more_is_allowed(
+    tmp_path: Path, precision: str, tolerance: float, reason: str
+) -> None:
+    description = replace(DESCRIPTION, precision=precision, tolerance=tolerance)
+    artifact = fake_artifact(tmp_path, description, reference=REFERENCE)
+    result = verify_artifact(artifact, FixedRuntime({"logits": Y[0] * np.float32(2)}))
+    assert tolerance_reason(artifact) == reason
+    assert result.reason.startswith(f"error 1 is above {tolerance:.3g}")
+    assert result.reason.endswith(f"(fp16: {reason})") is bool(reason)
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: d.update(format=2), r"verifications\.json: format: expected 1"),
+        (lambda d: d.update(format=3), r"verifications\.json: format: expected 2"),
         (lambda d: d["verifications"][0].pop("device"), r"verifications\[0\]\.device: missing"),
         (lambda d: d["verifications"][0].update(when=1), r"\[0\]\.when: unknown; expected cell"),
         (lambda d: d["verifications"][0].update(model_sha256="0"), "expected 64 hex digits"),

@@ -16,8 +16,8 @@ from nestedge.cli.text import (
     table,
     threads_option,
 )
-from nestedge.documents import read_arrays
-from nestedge.errors import FormatError, UsageError
+from nestedge.errors import UsageError
+from nestedge.profiling.labelled import read_labelled
 from nestedge.profiling.measure import (
     Measurement,
     measure_accuracies,
@@ -78,12 +78,9 @@ def command(
 
 def _accuracies(folder: Path, path: Path, *, threads: int) -> list[Measurement]:
     """The accuracy of every artifact on the test set in a file."""
-    arrays = read_arrays(path)
-    if arrays.keys() != {"inputs", "labels"}:
-        names = [name or "one array without a name" for name in sorted(arrays)]
-        raise FormatError(f"{path}: expected the arrays 'inputs' and 'labels', found {names}")
+    data = read_labelled(path)
     try:
-        return measure_accuracies(folder, **arrays, threads=threads)
+        return measure_accuracies(folder, inputs=data.inputs, labels=data.labels, threads=threads)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
 

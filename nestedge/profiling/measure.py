@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from nestedge.artifact import Artifact, check_integrity, find_artifacts, read_reference
 from nestedge.errors import UsageError
 from nestedge.plugins import Array, Runtime, Session, load_runtime
+from nestedge.profiling.labelled import LabelledData
 from nestedge.profiling.measurement import (
     Measurement,
     describe_device,
@@ -21,10 +23,13 @@ from nestedge.profiling.statistics import Summary, proportion_interval, summariz
 from nestedge.profiling.timing import WarmUp, measure_interleaved
 
 __all__ = [
+    "Accuracy",
     "Measurement",
+    "accuracy_of",
     "load_measurements",
     "measure_accuracies",
     "measure_accuracy",
+    "predictions",
     "profile_folder",
     "save_measurements",
 ]
@@ -143,30 +148,65 @@ def measure_accuracy(
         UsageError: the artifact is not a classifier of batches of one.
         ValueError: inputs and labels do not belong together, or do not fit the artifact.
     """
-    _check_labels(labels, inputs, classes=_classes(artifact))
-    session = runtime.open(artifact.model_path, threads=threads)
-    output = artifact.outputs[0].name
-    correct = 0
-    for array, label in zip(inputs, labels, strict=True):
-        scores = session.run(artifact.batch(array))[output].reshape(-1)
-        # A NaN would win argmax: it is no answer, let alone a right one.
-        correct += bool(not np.isnan(scores).any() and scores.argmax() == label)
-    low, high = proportion_interval(correct, len(labels))
+    data = LabelledData(inputs, labels)
+    share = accuracy_of(predictions(artifact, runtime, data=data, threads=threads), labels)
     return Measurement(
         cell=artifact.cell,
         model_sha256=artifact.files[artifact.model].sha256,
         quantity="accuracy_percent",
-        value=100 * correct / len(labels),
+        value=share.value,
         p90=None,
-        low=100 * low,
-        high=100 * high,
+        low=share.low,
+        high=share.high,
         samples=len(labels),
         origin="measured",
         device=describe_device(),
         runtime_version=runtime.version(),
         threads=threads,
-        data_sha256=_data_sha256(inputs, labels),
+        data_sha256=data.sha256,
     )
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers with its 95 % Wilson interval, all in percent."""
+
+    value: float
+    low: float
+    high: float
+
+
+def accuracy_of(answers: Array, labels: Array) -> Accuracy:
+    """The accuracy of answers.
+
+    Args:
+        answers: as `predictions` gives them.
+        labels: index of the right class, shape (cases,).
+    """
+    correct = int((answers == labels).sum())
+    low, high = proportion_interval(correct, len(labels))
+    return Accuracy(100 * correct / len(labels), 100 * low, 100 * high)
+
+
+def predictions(
+    artifact: Artifact, runtime: Runtime, *, data: LabelledData, threads: int = 1
+) -> npt.NDArray[np.int64]:
+    """The class that an artifact gives for every input of a data set; -1 where it gives none.
+
+    Raises:
+        UsageError: the artifact is not a classifier of batches of one.
+        ValueError: inputs and labels do not belong together, or do not fit the artifact.
+    """
+    _check_labels(data.labels, data.inputs, classes=_classes(artifact))
+    session = runtime.open(artifact.model_path, threads=threads)
+    output = artifact.outputs[0].name
+    answers = np.full(len(data.labels), -1, np.int64)
+    for index, array in enumerate(data.inputs):
+        scores = session.run(artifact.batch(array))[output].reshape(-1)
+        # A NaN would win argmax: it is no answer, let alone a right one.
+        if not np.isnan(scores).any():
+            answers[index] = scores.argmax()
+    return answers
 
 
 def _timing(
@@ -220,11 +260,3 @@ def _check_labels(labels: Array, inputs: Array, *, classes: int) -> None:
             f"labels must be 0..{classes - 1}, one of {classes} classes, "
             f"got {labels.min()}..{labels.max()}"
         )
-
-
-def _data_sha256(*arrays: Array) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

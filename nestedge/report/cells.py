@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -139,7 +139,45 @@ def _check_lines(found: Verification, artifact: Artifact) -> Sequence[str]:
     comparison = "≤" if found.passed else ">"
     limit = f"max error {error(found.max_error)} {comparison} {found.tolerance:g}"
     ran = f"{found.runtime_version}, {plural(found.cases, 'case')}"
-    return [f"{subject}{limit}", ran, *([] if found.passed else [found.reason])]
+    further = [*_closeness_lines(found), *_data_lines(found), *_place_lines(found)]
+    return [f"{subject}{limit}", *further, ran, *([] if found.passed else [found.reason])]
+
+
+def _closeness_lines(found: Verification) -> Iterator[str]:
+    figures = found.closeness
+    if figures is None:
+        return
+    parts = (
+        None if figures.cosine is None else f"cosine {figures.cosine:.5f}",
+        None if figures.psnr_db is None else f"{figures.psnr_db:.1f} dB",
+        None if figures.top1_agreement is None else f"top-1 {figures.top1_agreement:.0%}",
+    )
+    if any(parts):
+        yield ", ".join(part for part in parts if part is not None)
+
+
+def _data_lines(found: Verification) -> Iterator[str]:
+    data = found.data
+    # Beside itself a cell has nothing to lose.
+    if data is None or data.exact == found.cell:
+        return
+    if data.exact_accuracy_percent is not None and data.agreement_percent is not None:
+        gained = data.accuracy_percent - data.exact_accuracy_percent
+        yield (
+            f"accuracy {gained:+.2f} beside {data.exact}, same answer for "
+            f"{data.agreement_percent:.2f} %, data {short_hash(data.data_sha256)}"
+        )
+
+
+def _place_lines(found: Verification) -> Iterator[str]:
+    """The operator at which the error of what failed arises."""
+    worst = None if found.localisation is None else found.localisation.operator
+    if worst is not None and not found.passed:
+        where = f", {worst.module}" if worst.module else ""
+        yield (
+            f"worst operator: {worst.kind} {worst.name}{where}: error {error(worst.input_error)} "
+            f"before it, {error(worst.output_error)} behind it"
+        )
 
 
 def _figures(records: Records, known: Candidate, device: str) -> Figures:

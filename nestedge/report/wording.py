@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from nestedge.precisions import PRECISIONS
+
 UNMEASURED = "unmeasured"
 _SHOWN = 8
-_PRECISIONS = ("fp32", "fp16", "int8")
+_PRECISIONS = tuple(PRECISIONS)
 
 
 def count(number: int) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,13 @@ import pytest
 from nestedge.artifact import read_artifact
 from nestedge.matrix import read_matrix
 from nestedge.selection import Budget
-from nestedge.verify import save_verifications
+from nestedge.verify import (
+    Closeness,
+    DataCheck,
+    Localisation,
+    WorstOperator,
+    save_verifications,
+)
 from tests.fakes import fake_artifact
 from tests.report.builds import (
     CRASH,
@@ -140,6 +147,55 @@ def test_an_artifact_that_is_not_its_level_says_why(dist: Path, root: Path) -> N
     assert state == (
         "is not its level max error 5.0e-01 > 1e-05 onnx 7.8, 3 cases its outputs are others"
     )
+
+
+def test_further_figures_of_a_verification_are_shown(dist: Path, root: Path) -> None:
+    artifact = read_artifact(dist / "small/onnx-fp32")
+    closeness = Closeness(
+        max_absolute_error=0.5, cosine=0.9987654, psnr_db=31.25, top1_agreement=0.75
+    )
+    data = DataCheck(
+        data_sha256="ab" * 32,
+        samples=100,
+        accuracy_percent=90.0,
+        low=82.0,
+        high=95.0,
+        exact="small/onnx-fp32",
+        exact_accuracy_percent=90.5,
+        agreement_percent=98.0,
+    )
+    found = replace(verification(artifact), closeness=closeness, data=data)
+    save_verifications(dist, [found])
+    state = row(page(dist, root), "local", artifact.cell).find("td")[0].text
+    # Beside itself a cell has nothing to lose.
+    assert state == (
+        "verified max error 2.0e-06 ≤ 1e-05 cosine 0.99877, 31.2 dB, top-1 75% onnx 7.8, 3 cases"
+    )
+    save_verifications(dist, [replace(found, data=replace(data, exact="small/onnx-fp64"))])
+    state = row(page(dist, root), "local", artifact.cell).find("td")[0].text
+    assert "accuracy -0.50 beside small/onnx-fp64, same answer for 98.00 %, data abab" in state
+
+
+def test_the_worst_operator_of_a_failure_is_named(dist: Path, root: Path) -> None:
+    artifact = read_artifact(dist / "small/onnx-fp32")
+    operator = WorstOperator(
+        kind="Conv",
+        name="node_conv",
+        module="layer1.0.conv1",
+        value="a",
+        input_error=1e-7,
+        output_error=math.inf,
+    )
+    place = Localisation(reference="x", compared=1, values=1, operator=operator, note="")
+    for max_error, is_told in ((0.5, True), (2e-6, False)):
+        found = replace(verification(artifact, max_error=max_error), localisation=place)
+        save_verifications(dist, [found])
+        state = row(page(dist, root), "local", artifact.cell).find("td")[0].text
+        line = (
+            "worst operator: Conv node_conv, layer1.0.conv1: error 1.0e-07 before it, "
+            "not a number behind it"
+        )
+        assert (line in state) is is_told
 
 
 def test_what_is_known_of_older_files_is_not_shown(dist: Path, root: Path) -> None:

@@ -11,10 +11,13 @@ from nestedge.convert import BuildSpec, Converted, LevelProgram, check_half, che
 from nestedge.documents import json_bytes
 from nestedge_onnx.converter import OnnxConverter, converted
 from nestedge_onnx.exporter import export_model
+from nestedge_onnx.grids import on_family_grids
 from nestedge_onnx.quantization import FOR_TENSORRT, quantize
 from nestedge_tensorrt.engine import ENGINE_FILE, EngineSpec
 from nestedge_tensorrt.lowering import OPSET, lowered
+from nestedge_tensorrt.options import EngineOptions
 from nestedge_tensorrt.parser import first_version
+from nestedge_tensorrt.sparsity import has_sparse_layers
 
 
 class TensorrtConverter:
@@ -73,7 +76,8 @@ class TensorrtExported:
         if spec.precision == "int8" and spec.calibration:
             model = quantize(model, spec.calibration, FOR_TENSORRT)
             cases = min(len(array) for array in spec.calibration.values())
-        found = converted(model, self._level, self._converter.packages)
+        grids = on_family_grids(model, self._level, spec, single=self._model)
+        found = converted(model, self._level, self._converter.packages, grids=grids)
         engine = EngineSpec(
             precision=spec.precision,
             model_sha256=hashlib.sha256(found.model).hexdigest(),
@@ -83,5 +87,7 @@ class TensorrtExported:
             inputs=found.inputs,
             outputs=found.outputs,
             calibration_cases=cases,
+            # Of the weights before quantisation: its grid has a zero where they have one.
+            options=EngineOptions(sparsity=has_sparse_layers(self._model)),
         )
         return replace(found, files={ENGINE_FILE: json_bytes(engine.to_json())})

@@ -8,67 +8,35 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from nestedge.artifact import tensor_to_json, tensors_from_json
-from nestedge.documents import Value
+from nestedge.documents import Value, read_json
+from nestedge.errors import UsageError
 from nestedge.plugins import TensorInfo
+from nestedge_tensorrt import engine1
+from nestedge_tensorrt.fingerprint import FINGERPRINT
+from nestedge_tensorrt.options import (
+    BOUNDARIES,
+    BUILT_FILE,
+    MODEL_FILE,
+    EngineOptions,
+    build_arguments,
+)
+from nestedge_tensorrt.versions import is_at_least
 
 ENGINE_FILE = "engine.json"
-MODEL_FILE = "model.onnx"
-BUILT_FILE = "model.engine"
-FORMAT = 1
+FORMAT = 2
+PRECISIONS = ("fp32", "fp16", "int8")
 DTYPES = ("float32", "float16", "int32", "int64", "bool", "uint8")
 """What TensorRT takes and gives: its DataType, less what stands for quantised numbers."""
 
 VERSIONS = ("8.5", "8.6", "9.2", "10.0")
 """The versions of TensorRT whose ONNX parsers differ in what our files have, oldest first."""
 
-BELOW = "11.0"
-"""The first TensorRT that cannot build these files: it has no --fp16 and no --int8 any more."""
-
 _SCALES = "in the model's QuantizeLinear and DequantizeLinear nodes; trtexec needs no --calib"
-
-_FLAGS = {
-    # Without it TensorRT multiplies in TF32, of 10 bits, where the GPU has it (Orin does).
-    "fp32": ("--noTF32",),
-    "fp16": ("--fp16",),
-    # Layers without pairs run in half precision.
-    "int8": ("--int8", "--fp16"),
-}
-
-
-@dataclass(frozen=True)
-class FingerprintField:
-    """One of the things that an engine belongs to.
-
-    Attributes:
-        field: its name.
-        read: the command, or the place, that shows it on the device.
-        mismatch: what an engine is worth where it differs: "another network", "does not load",
-            "not supported" or "other timing".
-    """
-
-    field: str
-    read: str
-    mismatch: str
-
-
-FINGERPRINT = (
-    FingerprintField("model_sha256", f"sha256sum {MODEL_FILE}", "another network"),
-    FingerprintField("precision", f"precision of {ENGINE_FILE}", "another network"),
-    FingerprintField(
-        "compute_capability", "'Compute Capability:' in what trtexec prints", "does not load"
-    ),
-    FingerprintField("tensorrt", "dpkg-query --show 'libnvinfer[0-9]*'", "does not load"),
-    FingerprintField("device", "cat /proc/device-tree/model", "not supported"),
-    FingerprintField("l4t", "head -n 1 /etc/nv_tegra_release", "not supported"),
-    FingerprintField("jetpack", "dpkg-query --show nvidia-jetpack", "not supported"),
-    FingerprintField("cuda", "cat /usr/local/cuda/version.json", "not supported"),
-    FingerprintField("power_mode", "nvpmodel -q", "other timing"),
-    FingerprintField("clocks", "sudo jetson_clocks --show", "other timing"),
-)
-"""What to write down beside an engine; on a Jetson the GPU driver is part of L4T."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +52,7 @@ class EngineSpec:
         inputs: static shapes, batch axis included.
         outputs: static shapes, batch axis included.
         calibration_cases: how many inputs the ranges of int8 were taken from; None otherwise.
+        options: what is asked of the builder; a device may ask for more.
     """
 
     precision: str
@@ -94,78 +63,156 @@ class EngineSpec:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     calibration_cases: int | None
+    options: EngineOptions = field(default_factory=EngineOptions)
 
     def to_json(self) -> dict[str, object]:
         """The document that `from_json` reads."""
-        cases = self.calibration_cases
-        arguments = trtexec_arguments(self)
         return {
+            **_common_json(self),
             "format": FORMAT,
-            "engine": "unbuilt",
-            "verified": False,
-            "precision": self.precision,
-            "model": {"file": MODEL_FILE, "sha256": self.model_sha256, "opset": self.opset},
-            "tensorrt": {"minimum": self.minimum_tensorrt, "below": BELOW},
-            "batch": self.batch,
-            "inputs": [tensor_to_json(info) for info in self.inputs],
-            "outputs": [tensor_to_json(info) for info in self.outputs],
-            "calibration": None if cases is None else {"cases": cases, "scales": _SCALES},
-            "trtexec": {
-                "arguments": list(arguments),
-                "line": shlex.join(("trtexec", *arguments)),
-                "writes": BUILT_FILE,
-            },
-            "fingerprint": [asdict(field) for field in FINGERPRINT],
+            "tensorrt": {"minimum": self.minimum_tensorrt},
+            "options": self.options.to_json(),
+            "trtexec": {"lines": _lines(self), "writes": BUILT_FILE},
+            "fingerprint": [asdict(item) for item in FINGERPRINT],
         }
 
     @classmethod
     def from_json(cls, document: Value) -> EngineSpec:
-        """The specification in an engine.json.
+        """The specification in an engine.json of this format, or of the one before.
 
-        What follows from the rest, the command line above all, must be what nestedge writes: a line
-        that somebody put into the file is never run.
+        What follows from the rest, the command lines above all, must be what nestedge writes: a
+        line that somebody put into the file is never run.
 
         Raises:
             FormatError: a field is missing, unknown or wrong.
         """
-        field = dict(zip(_FIELDS, document.versioned(FORMAT, *_FIELDS), strict=True))
-        model, tensorrt = field["model"], field["tensorrt"]
-        _, sha256, opset = model.fields("file", "sha256", "opset")
-        minimum, _ = tensorrt.fields("minimum", "below")
-        precision = field["precision"].choice(*_FLAGS)
-        spec = cls(
-            precision=precision,
-            model_sha256=sha256.sha256(),
-            opset=opset.integer(minimum=1),
-            minimum_tensorrt=minimum.choice(*VERSIONS),
-            batch=field["batch"].integer(minimum=1),
-            inputs=tensors_from_json(field["inputs"], dtypes=DTYPES),
-            outputs=tensors_from_json(field["outputs"], dtypes=DTYPES),
-            calibration_cases=_cases(field["calibration"], precision),
-        )
-        written = spec.to_json()
-        for name in _FIELDS:
-            expected = json.dumps(written[name], sort_keys=True)
-            # As text: JSON's false is not its 0, but Python's is.
-            if json.dumps(field[name].data, sort_keys=True) != expected:
-                raise field[name].error(expected)
+        number = document.members().get("format")
+        if number is not None and number.data == engine1.FORMAT:
+            return _read1(document)
+        fields = dict(zip(_FIELDS, document.versioned(FORMAT, *_FIELDS), strict=True))
+        (minimum,) = fields["tensorrt"].fields("minimum")
+        spec = _spec(fields, minimum, EngineOptions.from_json(fields["options"]))
+        _check_derived(fields, spec.to_json())
         return spec
+
+
+def read_spec(path: Path) -> EngineSpec:
+    """The specification in a file.
+
+    Raises:
+        FormatError: it is not one.
+        OSError: it cannot be read.
+    """
+    return EngineSpec.from_json(read_json(path))
+
+
+def trtexec_arguments(
+    spec: EngineSpec, version: str, options: EngineOptions | None = None
+) -> tuple[str, ...]:
+    """What trtexec of a version is given, in the folder of the artifact, to build the engine.
+
+    None of it is about shapes where these are static: trtexec refuses it then.
+
+    Args:
+        spec: of the engine.
+        version: of TensorRT, as in "8.5" or "10.3.0.30".
+        options: instead of those of the specification.
+
+    Raises:
+        UsageError: that TensorRT cannot parse the model, or has no such option.
+    """
+    if not is_at_least(version, spec.minimum_tensorrt):
+        raise UsageError(
+            f"the model needs TensorRT {spec.minimum_tensorrt}, found {version}: its parser does "
+            "not know all of the operators and types"
+        )
+    asked = spec.options if options is None else options
+    return build_arguments(spec.precision, asked, version, inputs=spec.inputs)
 
 
 _FIELDS = (
     *("engine", "verified", "precision", "model", "tensorrt", "batch", "inputs"),
-    *("outputs", "calibration", "trtexec", "fingerprint"),
+    *("outputs", "calibration", "options", "trtexec", "fingerprint"),
 )
 
 
-def trtexec_arguments(spec: EngineSpec) -> tuple[str, ...]:
-    """What trtexec is given, in the folder of the artifact, by every TensorRT from 8.5 to 10.
+def _common_json(spec: EngineSpec) -> dict[str, object]:
+    """What all formats have."""
+    cases = spec.calibration_cases
+    return {
+        "engine": "unbuilt",
+        "verified": False,
+        "precision": spec.precision,
+        "model": {"file": MODEL_FILE, "sha256": spec.model_sha256, "opset": spec.opset},
+        "batch": spec.batch,
+        "inputs": [tensor_to_json(info) for info in spec.inputs],
+        "outputs": [tensor_to_json(info) for info in spec.outputs],
+        "calibration": None if cases is None else {"cases": cases, "scales": _SCALES},
+    }
 
-    None of it is about shapes: trtexec refuses --shapes for a model whose shapes are static. It
-    measures what it has built; the option that stops it is --buildOnly in TensorRT 8.5 and
-    --skipInference from 8.6 on.
+
+def _read1(document: Value) -> EngineSpec:
+    values = document.versioned(engine1.FORMAT, *engine1.FIELDS)
+    fields = dict(zip(engine1.FIELDS, values, strict=True))
+    minimum, _ = fields["tensorrt"].fields("minimum", "below")
+    spec = _spec(fields, minimum, EngineOptions())
+    _check_derived(fields, _document1(spec))
+    return spec
+
+
+def _document1(spec: EngineSpec) -> dict[str, object]:
+    return {
+        **_common_json(spec),
+        "tensorrt": {"minimum": spec.minimum_tensorrt, "below": engine1.BELOW},
+        "trtexec": engine1.command_json(spec.precision),
+        "fingerprint": engine1.fingerprint_json(),
+    }
+
+
+def _spec(fields: Mapping[str, Value], minimum: Value, options: EngineOptions) -> EngineSpec:
+    _, sha256, opset = fields["model"].fields("file", "sha256", "opset")
+    precision = fields["precision"].choice(*PRECISIONS)
+    return EngineSpec(
+        precision=precision,
+        model_sha256=sha256.sha256(),
+        opset=opset.integer(minimum=1),
+        minimum_tensorrt=minimum.choice(*VERSIONS),
+        batch=fields["batch"].integer(minimum=1),
+        inputs=tensors_from_json(fields["inputs"], dtypes=DTYPES),
+        outputs=tensors_from_json(fields["outputs"], dtypes=DTYPES),
+        calibration_cases=_cases(fields["calibration"], precision),
+        options=options,
+    )
+
+
+def _check_derived(fields: Mapping[str, Value], written: Mapping[str, object]) -> None:
+    """Refuses a document in which something is not what nestedge would have written."""
+    for name, found in fields.items():
+        expected = json.dumps(written[name], sort_keys=True)
+        # As text: JSON's false is not its 0, but Python's is.
+        if json.dumps(found.data, sort_keys=True) != expected:
+            raise found.error(expected)
+
+
+def _lines(spec: EngineSpec) -> dict[str, str | None]:
+    """The command line by the first version of TensorRT that it is for; None where there is none.
+
+    Versions stand in ascending order, and only those whose line is another one than before.
     """
-    return (f"--onnx={MODEL_FILE}", f"--saveEngine={BUILT_FILE}", *_FLAGS[spec.precision])
+    later = [v for v in BOUNDARIES if not is_at_least(spec.minimum_tensorrt, v)]
+    found: dict[str, str | None] = {}
+    for version in (spec.minimum_tensorrt, *later):
+        line = _line(spec, version)
+        if not found or line != list(found.values())[-1]:
+            found[version] = line
+    return found
+
+
+def _line(spec: EngineSpec, version: str) -> str | None:
+    try:
+        return shlex.join(("trtexec", *trtexec_arguments(spec, version)))
+    except UsageError:
+        return None
 
 
 def _cases(value: Value, precision: str) -> int | None:

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 import onnx
 
-from nestedge.errors import NestedgeError
+from nestedge.errors import ConversionError
 from nestedge.plugins import TensorInfo
+from nestedge.reasons import conversion_error
 from nestedge_tensorrt.engine import DTYPES, VERSIONS
 
 _NAMES = """
@@ -45,7 +46,7 @@ def first_version(model: onnx.ModelProto, tensors: Iterable[TensorInfo]) -> str:
         tensors: its inputs and outputs.
 
     Raises:
-        NestedgeError: none does; the message names the operator or the tensor.
+        ConversionError: none does; the message names the operator or the tensor.
     """
     versions = {VERSIONS[0]}
     for node in model.graph.node:
@@ -55,15 +56,15 @@ def first_version(model: onnx.ModelProto, tensors: Iterable[TensorInfo]) -> str:
             raise unparsable(node, "it has no such operator")
     for info in tensors:
         if info.dtype not in DTYPES:
-            raise NestedgeError(
-                f"TensorRT takes and gives {', '.join(DTYPES)}; {info.name!r} is {info.dtype}"
-            )
+            said = f"TensorRT takes and gives {', '.join(DTYPES)}; {info.name!r} is {info.dtype}"
+            raise conversion_error("unsupported-dtype", said)
         if info.dtype == "int64":
             # Older parsers make int32 of it: another engine than engine.json describes.
             versions.add("10.0")
     return max(versions, key=VERSIONS.index)
 
 
-def unparsable(node: onnx.NodeProto, reason: str) -> NestedgeError:
+def unparsable(node: onnx.NodeProto, reason: str) -> ConversionError:
     """The error that says which operator TensorRT's parser does not take, and why."""
-    return NestedgeError(f"TensorRT cannot parse {node.op_type} ({node.name!r}): {reason}")
+    said = f"TensorRT cannot parse {node.op_type} ({node.name!r}): {reason}"
+    return conversion_error("unparsable-by-tensorrt", said, operator=node.op_type)

@@ -181,10 +181,11 @@ def test_weights_have_a_scale_for_each_output_channel(made: Made) -> None:
         axis = 0 if layer.op_type == "Conv" or transposed else 1
         assert _axis(quantize) == _axis(dequantize) == axis
         assert list(dequantize.input)[1:] == list(quantize.input)[1:]
-        # The largest weight of each channel is 127 steps from zero.
-        others = tuple(dim for dim in range(arrays[weight].ndim) if dim != axis)
-        largest = np.abs(arrays[weight]).max(others)
-        np.testing.assert_allclose(arrays[scale] * 127, largest, rtol=1e-5)
+        # Whole steps from zero, no more than 127: the whole network's largest weight is there.
+        shape = [-1 if dim == axis else 1 for dim in range(arrays[weight].ndim)]
+        steps = arrays[weight] / arrays[scale].reshape(shape)
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+        assert np.abs(steps).max() < 127.5
 
 
 def _level(model: nn.Module, *inputs: torch.Tensor) -> LevelProgram:
@@ -203,6 +204,19 @@ def test_a_channel_without_weights_has_a_positive_scale_too() -> None:
     scales = [array for name, array in arrays.items() if array.shape == (8,) and "scale" in name]
     assert len(scales) == 1
     assert (scales[0] > 0).all()
+
+
+def test_sparse_kernels_are_asked_for_only_where_the_level_has_the_pattern() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    level = _level(layers, torch.zeros(1, 3, 6, 6))
+    assert not _engine(TensorrtConverter().export(level).convert(BuildSpec())).options.sparsity
+    weight = next(name for name, tensor in level.tensors.items() if tensor.shape[:2] == (8, 8))
+    level.tensors[weight][:, [0, 2, 5, 7]] = 0
+    exported = TensorrtConverter().export(level)
+    assert _engine(exported.convert(BuildSpec())).options.sparsity
+    images = np.random.default_rng(0).standard_normal((4, 1, 3, 6, 6)).astype(np.float32)
+    calibration = {spec.name: images for spec in level.program.inputs}
+    assert _engine(exported.convert(BuildSpec("int8", calibration))).options.sparsity
 
 
 class Tokens(nn.Module):

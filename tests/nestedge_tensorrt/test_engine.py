@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from nestedge.documents import json_bytes, parse_json
-from nestedge.errors import FormatError
+from nestedge.errors import FormatError, UsageError
 from nestedge.plugins import TensorInfo
 from nestedge_tensorrt.engine import EngineSpec, trtexec_arguments
+from nestedge_tensorrt.options import EngineOptions
 from tests.json_changes import Json, places, put
 from tests.nestedge_tensorrt.trtexec_grammar import VERSIONS, parse
 
@@ -30,13 +31,15 @@ SPEC = EngineSpec(
     ),
     outputs=(TensorInfo("logits", (2, 4), "float32"),),
     calibration_cases=16,
+    options=EngineOptions(sparsity=True),
 )
 SPECS = {
     "fp32": replace(SPEC, precision="fp32", calibration_cases=None),
     "fp16": replace(SPEC, precision="fp16", calibration_cases=None),
     "int8": SPEC,
 }
-GOLDEN = Path(__file__).with_name("engine1.json")
+GOLDEN = Path(__file__).with_name("engine2.json")
+GOLDEN1 = Path(__file__).with_name("engine1.json")
 
 
 def _read(data: Json) -> EngineSpec:
@@ -49,6 +52,12 @@ def test_the_file_is_the_golden_one() -> None:
 
 def test_the_golden_file_is_read() -> None:
     assert EngineSpec.from_json(parse_json(GOLDEN.read_bytes(), document="engine.json")) == SPEC
+
+
+def test_the_golden_file_of_format_1_is_read() -> None:
+    # It says nothing of options.
+    plain = replace(SPEC, options=EngineOptions())
+    assert EngineSpec.from_json(parse_json(GOLDEN1.read_bytes(), document="engine.json")) == plain
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -65,31 +74,36 @@ def test_the_file_says_that_nobody_has_built_or_run_an_engine() -> None:
 @pytest.mark.parametrize("version", [version for version in VERSIONS if version != "11.1"])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_trtexec_takes_the_line(spec: EngineSpec, version: str) -> None:
-    options = parse(trtexec_arguments(spec), version)
+    options = parse(trtexec_arguments(replace(spec, minimum_tensorrt="8.2"), version), version)
     assert options["--onnx"] == "model.onnx"
     assert options["--saveEngine"] == "model.engine"
 
 
-@pytest.mark.parametrize(
-    ("precision", "flags"),
-    [("fp32", {"--noTF32"}), ("fp16", {"--fp16"}), ("int8", {"--int8", "--fp16"})],
-)
-def test_the_flags_are_those_of_the_precision(precision: str, flags: set[str]) -> None:
-    options = parse(trtexec_arguments(SPECS[precision]), "8.5")
-    assert options.keys() - {"--onnx", "--saveEngine"} == flags
+def test_a_version_that_does_not_parse_the_model_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"the model needs TensorRT 8\.6, found 8\.5\.2"):
+        trtexec_arguments(SPEC, "8.5.2")
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_tensorrt_11_does_not_take_the_line(precision: str) -> None:
-    with pytest.raises(ValueError, match="unknown option"):
-        parse(trtexec_arguments(SPECS[precision]), "11.1")
-
-
-def test_the_line_is_the_arguments_as_a_shell_reads_them() -> None:
+def test_the_lines_are_the_arguments_as_a_shell_reads_them() -> None:
     trtexec = SPEC.to_json()["trtexec"]
     assert isinstance(trtexec, dict)
-    assert shlex.split(trtexec["line"]) == ["trtexec", *trtexec_arguments(SPEC)]
-    assert trtexec["arguments"] == list(trtexec_arguments(SPEC))
+    assert trtexec["writes"] == "model.engine"
+    # One line does for every version from 8.6 to 10; TensorRT 11 has no --int8.
+    assert trtexec["lines"].keys() == {"8.6", "11.0"}
+    assert shlex.split(trtexec["lines"]["8.6"]) == ["trtexec", *trtexec_arguments(SPEC, "10.3.0")]
+    assert trtexec["lines"]["11.0"] is None
+
+
+def test_a_line_stands_where_it_is_another_one_than_before() -> None:
+    def versions(spec: EngineSpec) -> dict[str, bool]:
+        trtexec = spec.to_json()["trtexec"]
+        assert isinstance(trtexec, dict)
+        return {version: line is not None for version, line in trtexec["lines"].items()}
+
+    older = replace(SPECS["fp32"], minimum_tensorrt="8.5")
+    assert versions(older) == {"8.5": True, "8.6": True}
+    stripped = replace(older, options=EngineOptions(strip_weights=True))
+    assert versions(stripped) == {"8.5": False, "10.0": True}
 
 
 WRONG_LINES = {
@@ -117,14 +131,16 @@ def test_a_line_that_trtexec_refuses_is_no_line_here(line: list[str], message: s
 @pytest.mark.parametrize(
     ("option", "versions"),
     [
-        ("--buildOnly", ["8.5", "8.6"]),
-        ("--skipInference", ["8.6", "10.3", "10.16", "11.1"]),
-        ("--builderOptimizationLevel=3", ["8.6", "10.3", "10.16", "11.1"]),
+        ("--buildOnly", ["8.2", "8.4", "8.5", "8.6", "9.2"]),
+        ("--skipInference", ["8.6", "9.2", "10.0", "10.3", "10.16", "11.1"]),
+        ("--builderOptimizationLevel=3", ["8.6", "9.2", "10.0", "10.3", "10.16", "11.1"]),
         ("--timingCacheFile=c", list(VERSIONS)),
-        ("--memPoolSize=workspace:512", list(VERSIONS)),
+        ("--memPoolSize=workspace:512", list(VERSIONS[1:])),
+        ("--workspace=512", ["8.2", "8.4", "8.5", "8.6", "9.2"]),
         ("--exportTimes=t.json", list(VERSIONS)),
-        ("--stronglyTyped", ["10.3", "10.16", "11.1"]),
-        ("--fp16", ["8.5", "8.6", "10.3", "10.16"]),
+        ("--stronglyTyped", ["9.2", "10.0", "10.3", "10.16", "11.1"]),
+        ("--stripWeights", ["10.0", "10.3", "10.16", "11.1"]),
+        ("--fp16", [version for version in VERSIONS if version != "11.1"]),
     ],
 )
 def test_an_option_is_known_where_it_exists(option: str, versions: list[str]) -> None:
@@ -139,7 +155,7 @@ def test_an_option_is_known_where_it_exists(option: str, versions: list[str]) ->
 
 
 WRONG_FILES: dict[str, tuple[Callable[[Json], None], str]] = {
-    "another version": (put("format", to=2), "format: expected 1: another version"),
+    "another version": (put("format", to=3), "format: expected 2: another version"),
     "a built engine": (put("engine", to="built"), 'engine: expected "unbuilt"'),
     "a verified engine": (put("verified", to=True), "verified: expected false, found true"),
     "a number for false": (put("verified", to=0), "verified: expected false, found 0"),
@@ -152,17 +168,26 @@ WRONG_FILES: dict[str, tuple[Callable[[Json], None], str]] = {
         put("tensorrt", "minimum", to="8.x"),
         'tensorrt.minimum: expected "8.5"',
     ),
-    "a later limit": (put("tensorrt", "below", to="12.0"), "tensorrt: expected"),
+    "an unknown option": (put("options", "fast", to=True), "options.fast: unknown"),
+    "a number for a flag": (
+        put("options", "strip_weights", to=1),
+        "options.strip_weights: expected true or false, found 1",
+    ),
+    "another option": (put("options", "strongly_typed", to=True), "trtexec: expected"),
+    "a negative core": (put("options", "dla_core", to=-1), "options.dla_core: expected an integer"),
+    "no memory": (put("options", "workspace_mib", to=0), "options.workspace_mib: expected an int"),
+    "two batches": (put("options", "batches", to=[1, 2]), "options.batches: expected three batch"),
+    "falling batches": (put("options", "batches", to=[3, 2, 4]), "options.batches: expected three"),
     "another model": (put("model", "file", to="../x.onnx"), "model: expected"),
     "no hash": (put("model", "sha256", to="abc"), "model.sha256: expected 64 hex digits"),
     "another command": (
-        put("trtexec", "line", to="trtexec; rm -r ~"),
-        'trtexec: expected {"arguments": ',
+        put("trtexec", "lines", "8.6", to="trtexec; rm -r ~"),
+        'trtexec: expected {"lines": ',
     ),
-    "fewer arguments": (put("trtexec", "arguments", to=[]), 'trtexec: expected {"arguments": '),
-    "another argument": (
-        put("trtexec", "arguments", 0, to="--plugins=x.so"),
-        'trtexec: expected {"arguments": ',
+    "no commands": (put("trtexec", "lines", to={}), 'trtexec: expected {"lines": '),
+    "another version's command": (
+        put("trtexec", "lines", "11.0", to="trtexec --plugins=x.so"),
+        'trtexec: expected {"lines": ',
     ),
     "another fingerprint": (put("fingerprint", 0, "read", to="true"), "fingerprint: expected"),
     "a dynamic shape": (put("inputs", 0, "shape", 0, to=-1), r"inputs\[0\]\.shape\[0\]: expected"),
@@ -193,6 +218,24 @@ def test_a_file_that_lacks_anything_is_refused() -> None:
         del holder[key]
         with pytest.raises(FormatError):
             _read(broken)
+
+
+WRONG_FILES1: dict[str, tuple[Callable[[Json], None], str]] = {
+    "another limit": (put("tensorrt", "below", to="12.0"), "tensorrt: expected"),
+    "another command": (put("trtexec", "line", to="rm -r ~"), 'trtexec: expected {"arguments": '),
+    "another fingerprint": (put("fingerprint", 0, "read", to="true"), "fingerprint: expected"),
+    "a field of format 2": (put("options", to={}), "options: unknown"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_FILES1.values(), ids=WRONG_FILES1)
+def test_a_file_of_format_1_that_says_something_else_is_refused(
+    change: Callable[[Json], None], message: str
+) -> None:
+    document = json.loads(GOLDEN1.read_bytes())
+    change(document)
+    with pytest.raises(FormatError, match=f"engine.json: {message}"):
+        _read(document)
 
 
 def test_a_device_reads_it_without_torch_and_onnx() -> None:

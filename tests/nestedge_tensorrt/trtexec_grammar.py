@@ -1,8 +1,9 @@
 """The command line of NVIDIA's trtexec, as far as these tests need it, version by version.
 
-From samples/common/sampleOptions.cpp of github.com/NVIDIA/TensorRT (Apache-2.0) at 8.5.3,
-release/8.6, v10.3.0, v10.16 and release/11.1: which options there are, and what a value may be. An
-argument is a name, or a name, "=" and a value; what is left over is an unknown option.
+From samples/common/sampleOptions.cpp of github.com/NVIDIA/TensorRT (Apache-2.0) at 8.2.1, 8.4.1,
+8.5.3, release/8.6, release/9.2, v10.0.0, v10.3.0, v10.16 and release/11.1: which options there are,
+and what a value may be. An argument is a name, or a name, "=" and a value; what is left over is an
+unknown option.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-VERSIONS = ("8.5", "8.6", "10.3", "10.16", "11.1")
+VERSIONS = ("8.2", "8.4", "8.5", "8.6", "9.2", "10.0", "10.3", "10.16", "11.1")
 
 _PATH = r".+"
 _WHOLE = r"\d+"
@@ -29,7 +30,8 @@ _EVERYWHERE: dict[str, str | None] = {
     **dict.fromkeys(("--shapes", "--minShapes", "--optShapes", "--maxShapes"), _SHAPES),
     **dict.fromkeys(("--noTF32", "--noDataTransfers", "--useSpinWait", "--verbose"), None),
     **dict.fromkeys(("--useCudaGraph", "--dumpProfile", "--dumpLayerInfo", "--noBuilderCache")),
-    "--memPoolSize": rf"{_POOL}(,{_POOL})*",
+    "--useDLACore": _WHOLE,
+    "--allowGPUFallback": None,
     "--loadInputs": rf"{_PAIR}(,{_PAIR})*",
     "--profilingVerbosity": "layer_names_only|detailed|none",
     "--sparsity": "disable|enable|force",
@@ -49,23 +51,39 @@ _FROM_8_6: dict[str, str | None] = {
     "--hardwareCompatibilityLevel": "none|ampere[+]",
 }
 
+_POOLS: dict[str, str | None] = {"--memPoolSize": rf"{_POOL}(,{_POOL})*"}
+_OLD: dict[str, str | None] = {"--buildOnly": None, "--workspace": _WHOLE}
+_FROM_10: dict[str, str | None] = {
+    **_EVERYWHERE,
+    **_POOLS,
+    **_FROM_8_6,
+    **dict.fromkeys(("--stronglyTyped", "--stripWeights")),
+}
+
 _OPTIONS: dict[str, dict[str, str | None]] = {
-    "8.5": {**_EVERYWHERE, **_WEAKLY_TYPED, "--buildOnly": None, "--workspace": _WHOLE},
-    "8.6": {
+    "8.2": {**_EVERYWHERE, **_WEAKLY_TYPED, **_OLD},
+    "8.4": {**_EVERYWHERE, **_WEAKLY_TYPED, **_POOLS, **_OLD},
+    "8.5": {**_EVERYWHERE, **_WEAKLY_TYPED, **_POOLS, **_OLD},
+    "8.6": {**_EVERYWHERE, **_WEAKLY_TYPED, **_POOLS, **_FROM_8_6, **_OLD},
+    "9.2": {
         **_EVERYWHERE,
         **_WEAKLY_TYPED,
+        **_POOLS,
         **_FROM_8_6,
-        "--buildOnly": None,
-        "--workspace": _WHOLE,
+        **_OLD,
+        "--stronglyTyped": None,
     },
-    "10.3": {**_EVERYWHERE, **_WEAKLY_TYPED, **_FROM_8_6, "--stronglyTyped": None},
-    "10.16": {**_EVERYWHERE, **_WEAKLY_TYPED, **_FROM_8_6, "--stronglyTyped": None},
-    "11.1": {**_EVERYWHERE, **_FROM_8_6, "--stronglyTyped": None},
+    "10.0": {**_FROM_10, **_WEAKLY_TYPED},
+    "10.3": {**_FROM_10, **_WEAKLY_TYPED},
+    "10.16": {**_FROM_10, **_WEAKLY_TYPED},
+    "11.1": _FROM_10,
 }
 
 
-def parse(arguments: Sequence[str], version: str) -> dict[str, str | None]:
-    """The options of a command line that is to build an engine from a model of static shapes.
+def parse(
+    arguments: Sequence[str], version: str, *, is_static: bool = True
+) -> dict[str, str | None]:
+    """The options of a command line that is to build an engine.
 
     Raises:
         ValueError: this version of trtexec ends with an error, or means something else.
@@ -88,6 +106,6 @@ def parse(arguments: Sequence[str], version: str) -> dict[str, str | None]:
         raise ValueError("model missing")
     if {"--saveEngine", "--loadEngine"} <= found.keys():
         raise ValueError("incompatible load and save engine options")
-    if any(name.lower().endswith("shapes") for name in found):
+    if is_static and any(name.lower().endswith("shapes") for name in found):
         raise ValueError("a static model takes no shapes")
     return found

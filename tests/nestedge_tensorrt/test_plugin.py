@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nestedge.artifact import Artifact
+from nestedge.cli import main
+from nestedge.engines import EngineRequest
+from nestedge.errors import UsageError
+from nestedge.plugins import engine_builders
+from nestedge.toml import read_toml
+from nestedge_tensorrt.plugin import TensorrtEngines
+from tests.fakes import declare_plugins
+from tests.nestedge_tensorrt.devices import FakeDevice
+
+ROOT = Path(__file__).parents[2]
+ENTRY = "nestedge_tensorrt.plugin:TensorrtEngines"
+
+
+@pytest.fixture
+def declared(site: Path) -> None:
+    """The plug-in, as an installed nestedge declares it."""
+    declare_plugins(site, group="nestedge.engines", entries={"tensorrt": ENTRY})
+
+
+def _run(*args: object) -> Result:
+    return CliRunner().invoke(main, ["engine", *map(str, args)])
+
+
+def test_the_plug_ins_are_declared() -> None:
+    project = read_toml(ROOT / "pyproject.toml").members()["project"].members()
+    groups = project["entry-points"].members()
+    assert groups["nestedge.engines"].members()["tensorrt"].data == ENTRY
+    runtime = groups["nestedge.runtimes"].members()["tensorrt"].data
+    assert runtime == "nestedge_tensorrt.runtime:TensorrtRuntime"
+
+
+def test_an_engine_is_built_verified_and_listed_by_the_verb(
+    artifact: Artifact, device: FakeDevice, declared: None
+) -> None:
+    assert "tensorrt" in engine_builders()
+    built = _run("build", artifact.folder, "--by", "python", "--on", "ssh://me@jetson", "--json")
+    assert built.exit_code == 0, built.stderr
+    (report,) = json.loads(built.stdout)
+    assert report["state"] == "built, unverified"
+    assert report["max_error"] is None
+    verified = _run("verify", artifact.folder, "--on", "ssh://me@jetson")
+    assert verified.exit_code == 0, verified.stderr
+    (listed,) = json.loads(_run("list", artifact.folder, "--json").stdout)
+    assert listed["state"] == "verified"
+    assert listed["fingerprint"] == report["fingerprint"]
+    assert listed["folder"] == report["folder"]
+    assert Path(listed["folder"], "model.engine").is_file()
+
+
+def test_what_goes_wrong_is_one_line(
+    artifact: Artifact, device: FakeDevice, declared: None
+) -> None:
+    device.say("mode", "failed")
+    result = _run("build", artifact.folder)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "error: small/tensorrt-fp32 on this machine: the engine could not be built: trtexec: "
+        "Error[10]: Could not find any implementation for node {x}.: no kernel fits"
+    )
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_unknown_tool_is_refused(artifact: Artifact) -> None:
+    request = EngineRequest(
+        on=None,
+        by="polygraphy",
+        strongly_typed=False,
+        dla_core=None,
+        version_compatible=False,
+        strip_weights=False,
+        workspace_mib=None,
+        timing_cache=None,
+    )
+    with pytest.raises(UsageError, match="built by trtexec or python, not 'polygraphy'"):
+        TensorrtEngines().build(artifact.folder, request)

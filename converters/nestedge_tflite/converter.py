@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
+from nestedge import __version__
 from nestedge.affine import fold_affine
 from nestedge.convert import BuildSpec, Converted, LevelProgram, check_half, check_spec
+from nestedge.errors import UsageError
 from nestedge.folding import lower_batch_norms
-from nestedge_tflite.exporter import export_model
-from nestedge_tflite.flatbuffer import described
+from nestedge.precisions import PRECISIONS
+from nestedge_tflite.exporter import export_levels, export_model
+from nestedge_tflite.flatbuffer import described, float_operators
+from nestedge_tflite.grids import WeightGrid, weight_grids
+from nestedge_tflite.metadata import with_description
 from nestedge_tflite.quantization import quantize, to_half
+from nestedge_tflite.recipes import (
+    listed,
+    quantize_dynamically,
+    quantize_fully,
+    quantize_to_16_bits,
+)
 
 
 class TfliteConverter:
@@ -19,7 +31,7 @@ class TfliteConverter:
     runtime = "tflite"
     checked_by = "tflite"
     suffix = ".tflite"
-    precisions = ("fp32", "fp16", "int8")
+    precisions = tuple(PRECISIONS)
     packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
 
     def export(self, level: LevelProgram, *, batch: int = 1) -> TfliteExported:
@@ -28,17 +40,35 @@ class TfliteConverter:
         Raises:
             NestedgeError: litert-torch cannot express the network.
         """
-        folded = fold_affine(lower_batch_norms(level))
+        folded = _folded(level)
         return TfliteExported(self, folded, export_model(folded, batch=batch))
+
+    def export_levels(self, levels: Mapping[str, LevelProgram], *, batch: int = 1) -> TfliteFamily:
+        """Several levels as one TFLite file, with a signature of its name for each.
+
+        Tensors that levels have in common are in it once: the weights of levels that differ in
+        depth alone. Levels of other widths have no tensor in common.
+
+        Raises:
+            NestedgeError: litert-torch cannot express one of them.
+        """
+        folded = {name: _folded(level) for name, level in levels.items()}
+        return TfliteFamily(self, folded, export_levels(folded, batch=batch))
 
 
 class TfliteExported:
-    """A level as a TFLite file in single precision, from which the other precisions are made."""
+    """A level as a TFLite file in single precision, from which the other precisions are made.
+
+    Attributes:
+        converter: that it is from.
+        level: with its affine operations folded.
+        model: the file.
+    """
 
     def __init__(self, converter: TfliteConverter, level: LevelProgram, model: bytes) -> None:
-        self._converter = converter
-        self._level = level
-        self._model = model
+        self.converter = converter
+        self.level = level
+        self.model = model
 
     def convert(self, spec: BuildSpec) -> Converted:
         """The level as a TFLite file.
@@ -48,15 +78,66 @@ class TfliteExported:
             NestedgeError: ai-edge-quantizer cannot make the precision of the network, or
                 fp16 cannot hold one of its weights.
         """
+        check_spec(self.converter, spec)
+        if spec.precision == "fp16":
+            check_half(self.level)
+        grids: list[WeightGrid] = []
+        if spec.weight_steps == "family" and PRECISIONS[spec.precision].is_calibrated:
+            grids = weight_grids(self.model, self.level)
+        content = _in_precision(self.model, spec, grids)
+        producer = {name: version(name) for name in self.converter.packages}
+        return described(
+            content, self.level, producer=producer, grids=[found.grid for found in grids]
+        )
+
+
+class TfliteFamily:
+    """Several levels as one TFLite file in single precision."""
+
+    def __init__(
+        self, converter: TfliteConverter, levels: Mapping[str, LevelProgram], model: bytes
+    ) -> None:
+        self._converter = converter
+        self._levels = levels
+        self._model = model
+
+    def convert(self, spec: BuildSpec) -> bytes:
+        """The levels as the bytes of one TFLite file.
+
+        Raises:
+            UsageError: the precision takes ranges from calibration data, which are each level's.
+            NestedgeError: fp16 cannot hold one of the weights.
+        """
+        if PRECISIONS[spec.precision].is_calibrated:
+            known = [name for name, found in PRECISIONS.items() if not found.is_calibrated]
+            raise UsageError(
+                f"{self._converter.name}: several levels in one file: expected a precision of "
+                f"{known}, found {spec.precision!r}"
+            )
         check_spec(self._converter, spec)
         if spec.precision == "fp16":
-            check_half(self._level)
-        content = _in_precision(self._model, spec)
-        producer = {name: version(name) for name in self._converter.packages}
-        return described(content, self._level, producer=producer)
+            for level in self._levels.values():
+                check_half(level)
+        return _in_precision(self._model, spec, ())
 
 
-def _in_precision(model: bytes, spec: BuildSpec) -> bytes:
+def _folded(level: LevelProgram) -> LevelProgram:
+    return fold_affine(lower_batch_norms(level))
+
+
+def _in_precision(model: bytes, spec: BuildSpec, grids: Sequence[WeightGrid]) -> bytes:
+    """A file in a precision, which it says of itself."""
+    calibration, text = spec.calibration or {}, f"nestedge {__version__}: {spec.precision}"
     if spec.precision == "int8":
-        return quantize(model, spec.calibration or {})
-    return to_half(model) if spec.precision == "fp16" else model
+        content = quantize(model, calibration, grids=grids)
+    elif spec.precision == "int8-full":
+        content = quantize_fully(model, calibration, grids=grids)
+    elif spec.precision == "int16x8":
+        content = quantize_to_16_bits(model, calibration, grids=grids)
+        left = float_operators(content)
+        text += f"; in single precision: {listed(left)}" if left else ""
+    elif spec.precision == "int8-dynamic":
+        content = quantize_dynamically(model)
+    else:
+        content = to_half(model) if spec.precision == "fp16" else model
+    return with_description(content, text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from nestedge.convert import Converted, LevelProgram
 from nestedge.explanation import FoundConstant, Steps, explain
+from nestedge.grids import Grid
 from nestedge.plugins import Array, TensorInfo
 
 _DTYPES = {
@@ -31,6 +33,8 @@ _CHANNELS = {
     schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3,
     schema.BuiltinOperator.FULLY_CONNECTED: 0,
 }
+
+_CASTS = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True)
@@ -54,26 +58,36 @@ class Layer:
     output: str
 
 
-def described(content: bytes, level: LevelProgram, *, producer: Mapping[str, str]) -> Converted:
+def described(
+    content: bytes,
+    level: LevelProgram,
+    *,
+    producer: Mapping[str, str],
+    grids: Iterable[Grid] = (),
+) -> Converted:
     """What a converter gives: a file with what is in it.
 
     Args:
         content: of the file; its signature names inputs and outputs as the network does.
         level: what the file was made from.
         producer: versions of the packages that made it, by name.
+        grids: of the weights that have the same whole numbers in all levels.
     """
     infos = signature(content)
     return Converted(
         model=content,
         inputs=tuple(infos[item.name] for item in level.program.inputs),
         outputs=tuple(infos[name] for name, _ in level.program.outputs),
-        constants=explain(list(constants(content)), level),
+        constants=explain(list(constants(content)), level, grids=grids),
         producer=producer,
     )
 
 
 def signature(content: bytes) -> dict[str, TensorInfo]:
-    """Inputs, then outputs, under the names that the first signature of a file gives them."""
+    """Inputs, then outputs, under the names that the first signature of a file gives them.
+
+    Whole numbers that stand for others, by a scale, are float32: a session takes and gives those.
+    """
     model: Any = schema.Model.GetRootAs(content, 0)
     graph, names = model.Subgraphs(0), model.SignatureDefs(0)
     entries = [names.Inputs(i) for i in range(names.InputsLength())]
@@ -82,7 +96,8 @@ def signature(content: bytes) -> dict[str, TensorInfo]:
     for entry in entries:
         tensor = graph.Tensors(entry.TensorIndex())
         name = entry.Name().decode()
-        infos[name] = TensorInfo(name, _shape(tensor), _DTYPES[tensor.Type()])
+        dtype = _DTYPES[tensor.Type()] if scales_of(tensor) is None else "float32"
+        infos[name] = TensorInfo(name, _shape(tensor), dtype)
     return infos
 
 
@@ -103,6 +118,17 @@ def operators(content: bytes) -> set[int]:
     """The kinds of operators in a file, as numbers of `schema.BuiltinOperator`."""
     model: Any = schema.Model.GetRootAs(content, 0)
     return set(_kinds(model))
+
+
+def operators_by_kind(content: bytes) -> Counter[str]:
+    """How many operators there are of each kind."""
+    return Counter(kind for kind, _ in _outputs(content))
+
+
+def float_operators(content: bytes) -> Counter[str]:
+    """How many operators of each kind give numbers in single precision, casts aside."""
+    is_float = schema.TensorType.FLOAT32
+    return Counter(k for k, dtype in _outputs(content) if dtype == is_float and k not in _CASTS)
 
 
 def layers(content: bytes) -> Iterator[Layer]:
@@ -144,6 +170,17 @@ def check_outputs(content: bytes) -> None:
         raise ValueError(f"outputs {lost} are lost; is one value given under several names?")
 
 
+def _outputs(content: bytes) -> Iterator[tuple[str, int]]:
+    """The kind of every operator, and the type of its first output."""
+    model: Any = schema.Model.GetRootAs(content, 0)
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items()}
+    kinds = _kinds(model)
+    for graph in (model.Subgraphs(index) for index in range(model.SubgraphsLength())):
+        for operator in _operators(graph):
+            dtype = graph.Tensors(operator.Outputs(0)).Type()
+            yield names[kinds[operator.OpcodeIndex()]], dtype
+
+
 def _kinds(model: Any) -> list[int]:
     codes = (model.OperatorCodes(i) for i in range(model.OperatorCodesLength()))
     # The older of the two fields holds numbers up to 127 only.
@@ -152,7 +189,7 @@ def _kinds(model: Any) -> list[int]:
 
 def _constant(content: bytes, model: Any, tensor: Any) -> FoundConstant | None:
     """The constant that a tensor is, or None where it is computed."""
-    place = _place(model.Buffers(tensor.Buffer()))
+    place = place_of(model.Buffers(tensor.Buffer()))
     if place is None or tensor.Type() not in _DTYPES:
         return None
     offset, size = place
@@ -164,7 +201,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
 
 
-def _place(buffer: Any) -> tuple[int, int] | None:
+def place_of(buffer: Any) -> tuple[int, int] | None:
     """Offset and size of a buffer's bytes, or None where it has none."""
     if not buffer.DataIsNone():
         # Field 0 of the table Buffer is its data: a vector whose start is the offset.
@@ -176,14 +213,15 @@ def _place(buffer: Any) -> tuple[int, int] | None:
 
 def _steps(tensor: Any, factor: float | None) -> Steps | None:
     """What the whole numbers of a quantised weight or bias stand for."""
-    scales = _scales(tensor)
+    scales = scales_of(tensor)
     if scales is None or tensor.Quantization().ZeroPointAsNumpy().any():
         return None
     axis = tensor.Quantization().QuantizedDimension() if len(scales) > 1 else None
     return Steps(scales, axis, factor)
 
 
-def _scales(tensor: Any) -> Array | None:
+def scales_of(tensor: Any) -> Array | None:
+    """What a 1 of a quantised tensor stands for: one number, or one for each channel."""
     table = tensor.Quantization()
     return np.array(table.ScaleAsNumpy()) if table is not None and table.ScaleLength() else None
 
@@ -193,7 +231,7 @@ def _factors(graph: Any) -> dict[int, float]:
     factors = {}
     for operator in _operators(graph):
         if operator.InputsLength() == 3 and min(operator.Inputs(0), operator.Inputs(2)) >= 0:
-            scales = _scales(graph.Tensors(operator.Inputs(0)))
+            scales = scales_of(graph.Tensors(operator.Inputs(0)))
             if scales is not None:
                 factors[operator.Inputs(2)] = float(scales[0])
     return factors

@@ -22,6 +22,7 @@ from nestedge.affine import fold_affine
 from nestedge.convert import BuildSpec, Converted, LevelProgram, check_spec
 from nestedge.errors import MissingDependencyError, NestedgeError
 from nestedge.folding import lower_batch_norms
+from nestedge.reasons import conversion_error
 from nestedge_onnx.exporter import export_model
 from nestedge_tflite.flatbuffer import described, operators, signature
 
@@ -144,7 +145,7 @@ def _run(command: Sequence[str], *, folder: Path) -> str:
         raise NestedgeError(f"{command[0]}: it cannot be run: {error}") from error
     if done.returncode != 0:
         reason = _last_line(done.stderr) or _last_line(done.stdout) or "it printed nothing"
-        raise NestedgeError(f"{Path(command[0]).name} failed: {reason}")
+        raise conversion_error("program-failed", f"{Path(command[0]).name} failed: {reason}")
     return done.stdout
 
 

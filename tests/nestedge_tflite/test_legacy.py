@@ -65,6 +65,28 @@ def test_a_refusal_names_the_framework_that_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("declared", "framework")
+@pytest.mark.parametrize(
+    ("activations", "precision"), [("float32", "int8-dynamic"), ("int16", "int16x8")]
+)
+def test_a_file_that_it_would_compute_wrongly_is_refused(
+    activations: str, precision: str, tmp_path: Path
+) -> None:
+    path = write_model(tmp_path / "model.tflite", weights="int8", activations=activations)
+    with pytest.raises(
+        FormatError,
+        match=rf"model\.tflite: tflite-runtime computes {precision} wrongly: run it by ai-edge",
+    ):
+        load_runtime("old").open(path)
+
+
+@pytest.mark.usefixtures("declared", "framework")
+def test_weights_of_8_bits_between_activations_of_8_bits_are_run(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.tflite", weights="int8", activations="int8")
+    x = np.array([[1, -2]], np.float32)
+    np.testing.assert_array_equal(load_runtime("old").open(path).run({"x": x})["y"], x @ WEIGHT.T)
+
+
+@pytest.mark.usefixtures("declared", "framework")
 def test_numpy_2_is_refused_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "__version__", "2.2.6")
     with pytest.raises(

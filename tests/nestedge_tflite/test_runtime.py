@@ -27,6 +27,22 @@ def test_a_model_computes_what_its_graph_says(tmp_path: Path, threads: int) -> N
     np.testing.assert_array_equal(second["y"], 2 * x @ WEIGHT.T)
 
 
+def test_a_model_of_whole_numbers_takes_and_gives_what_they_stand_for(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.tflite", weights="int8", activations="int8")
+    session = LiteRtRuntime().open(path)
+    assert session.inputs == (TensorInfo("x", (1, 2), "float32"),)
+    assert session.outputs == (TensorInfo("y", (1, 3), "float32"),)
+    x = np.array([[1, -2]], np.float32)
+    found = session.run({"x": x})["y"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, x @ WEIGHT.T)
+    # Halves of a half, rounded to even, and what no step of the input reaches.
+    rounded = session.run({"x": np.array([[0.25, 0.75]], np.float32)})["y"]
+    np.testing.assert_array_equal(rounded, np.array([[0, 1]]) @ WEIGHT.T)
+    beyond = session.run({"x": np.array([[1e9, 0]], np.float32)})["y"]
+    np.testing.assert_array_equal(beyond, [[0, 124, 124]])
+
+
 def test_inputs_that_litert_would_resize_for_are_refused(tmp_path: Path) -> None:
     session = LiteRtRuntime().open(write_model(tmp_path / "model.tflite"))
     with pytest.raises(ValueError, match=r"input 'x': expected shape \(1, 2\) .* found \(2, 2\)"):
@@ -40,6 +56,18 @@ def test_a_model_without_exactly_one_signature_is_refused(
     path = write_model(tmp_path / "model.tflite", signatures=signatures)
     with pytest.raises(FormatError, match=r"model\.tflite: expected one signature, found \["):
         LiteRtRuntime().open(path)
+
+
+def test_a_signature_of_several_is_opened_by_its_name(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.tflite", signatures=("large", "small"))
+    session = LiteRtRuntime().open(path, signature="small")
+    x = np.array([[1, -2]], np.float32)
+    np.testing.assert_array_equal(session.run({"x": x})["y"], x @ WEIGHT.T)
+    with pytest.raises(
+        UsageError,
+        match=r"no signature 'smal'; there are \['large', 'small'\]; did you mean 'small'",
+    ):
+        LiteRtRuntime().open(path, signature="smal")
 
 
 @pytest.mark.parametrize("kept", [0, 3, 20, 300, -8])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 
 import onnx
@@ -10,8 +10,11 @@ from onnx import numpy_helper
 
 from nestedge.convert import BuildSpec, Converted, LevelProgram, check_half, check_spec
 from nestedge.explanation import FoundConstant, explain
+from nestedge.grids import Grid
 from nestedge.plugins import TensorInfo
-from nestedge_onnx.exporter import export_model
+from nestedge_onnx.dynamic import dynamic_steps, to_dynamic
+from nestedge_onnx.exporter import ONNXRUNTIME_OPSET, export_model
+from nestedge_onnx.grids import on_family_grids
 from nestedge_onnx.half import to_half
 from nestedge_onnx.quantization import quantize, steps_of
 
@@ -23,7 +26,7 @@ class OnnxConverter:
     runtime = "onnx"
     checked_by = "onnx"
     suffix = ".onnx"
-    precisions = ("fp32", "fp16", "int8")
+    precisions = ("fp32", "fp16", "int8", "int8-dynamic")
     packages = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
     def export(self, level: LevelProgram, *, batch: int = 1) -> OnnxExported:
@@ -32,7 +35,8 @@ class OnnxConverter:
         Raises:
             NestedgeError: torch.onnx cannot express the network.
         """
-        return OnnxExported(self, level, export_model(level, batch=batch))
+        model = export_model(level, batch=batch, opset=ONNXRUNTIME_OPSET)
+        return OnnxExported(self, level, model)
 
 
 class OnnxExported:
@@ -57,23 +61,31 @@ class OnnxExported:
         if spec.precision == "fp16":
             check_half(self._level)
         model = _in_precision(self._model, spec)
-        return converted(model, self._level, self._converter.packages)
+        grids = on_family_grids(model, self._level, spec, single=self._model)
+        return converted(model, self._level, self._converter.packages, grids=grids)
 
 
-def converted(model: onnx.ModelProto, level: LevelProgram, packages: Sequence[str]) -> Converted:
+def converted(
+    model: onnx.ModelProto,
+    level: LevelProgram,
+    packages: Sequence[str],
+    *,
+    grids: Iterable[Grid] = (),
+) -> Converted:
     """A finished model as what a converter gives.
 
     Args:
         model: in whatever precision, stripped.
         level: what it was made from.
         packages: the distributions that made it.
+        grids: of the weights that have the same whole numbers in all levels.
     """
     content = model.SerializeToString(deterministic=True)
     return Converted(
         model=content,
         inputs=tuple(_info(value) for value in model.graph.input),
         outputs=tuple(_info(value) for value in model.graph.output),
-        constants=explain(list(_constants(model, content)), level),
+        constants=explain(list(_constants(model, content)), level, grids=grids),
         producer={name: version(name) for name in packages},
     )
 
@@ -81,6 +93,8 @@ def converted(model: onnx.ModelProto, level: LevelProgram, packages: Sequence[st
 def _in_precision(model: onnx.ModelProto, spec: BuildSpec) -> onnx.ModelProto:
     if spec.precision == "int8":
         return quantize(model, spec.calibration or {})
+    if spec.precision == "int8-dynamic":
+        return to_dynamic(model)
     return to_half(model) if spec.precision == "fp16" else model
 
 
@@ -92,7 +106,7 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
 
 def _constants(model: onnx.ModelProto, content: bytes) -> Iterator[FoundConstant]:
     """Every initialiser with the place of its bytes: they lie in the file in the graph's order."""
-    steps = steps_of(model.graph)
+    steps = {**steps_of(model.graph), **dynamic_steps(model.graph)}
     end = 0
     for initializer in model.graph.initializer:
         array = numpy_helper.to_array(initializer)

@@ -8,17 +8,12 @@ from graphlib import TopologicalSorter
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
-from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from nestedge.convert import reason_of
-from nestedge.errors import NestedgeError
+from nestedge.diagnosis import failed
 from nestedge.expressions import Array
 from nestedge_onnx.exporter import strip
 from nestedge_onnx.quiet import quiet
-
-# onnxruntime computes these in single precision only; of float16 it takes HardSwish apart, which
-# takes several times as long as the casts.
-_SINGLE = ("HardSigmoid", "HardSwish")
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -28,18 +23,17 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     casts.
 
     Raises:
-        NestedgeError: onnxruntime's tools cannot convert the model.
+        ConversionError: onnxruntime's tools cannot convert the model.
     """
     try:
         with quiet():
             half: onnx.ModelProto = convert_float_to_float16(
                 copy.deepcopy(model),
                 keep_io_types=True,
-                op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_SINGLE],
             )
     except Exception as error:
         # The tools raise many types, all about what they cannot convert.
-        raise NestedgeError(f"onnxruntime cannot make fp16: {reason_of(error)}") from error
+        raise failed("onnxruntime cannot make fp16", error, otherwise="quantiser-failed") from error
     originals = {item.name: item for item in model.graph.initializer}
     for item in half.graph.initializer:
         if item.data_type == TensorProto.FLOAT16 and item.name in originals:

@@ -12,10 +12,10 @@ import onnx
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from nestedge.convert import reason_of
-from nestedge.errors import NestedgeError
+from nestedge.diagnosis import failed
 from nestedge.explanation import Steps
 from nestedge.expressions import Array
+from nestedge.reasons import conversion_error
 from nestedge_onnx.exporter import strip
 from nestedge_onnx.quiet import quiet
 
@@ -88,7 +88,7 @@ def quantize(
         scheme: which form.
 
     Raises:
-        NestedgeError: onnxruntime's quantiser cannot quantise the model, or nothing in it.
+        ConversionError: onnxruntime's quantiser cannot quantise the model, or nothing in it.
     """
     prepared = copy.deepcopy(model)
     # Advice to optimise first would be logged for every model; what torch exports is optimised.
@@ -112,12 +112,12 @@ def quantize(
             quantized = onnx.load(path)
     except Exception as error:
         # The quantiser raises many types, all about what it cannot quantise.
-        raise NestedgeError(f"onnxruntime cannot quantise to int8: {reason_of(error)}") from error
+        task = "onnxruntime cannot quantise to int8"
+        raise failed(task, error, otherwise="quantiser-failed") from error
     if not any(node.op_type == _DEQUANTIZE for node in quantized.graph.node):
         # trtexec would make up ranges of its own for such a file.
-        raise NestedgeError(
-            "onnxruntime cannot quantise to int8: nothing in it can be quantised; build fp32"
-        )
+        said = "onnxruntime cannot quantise to int8: nothing in it can be quantised"
+        raise conversion_error("nothing-to-quantise", said)
     strip(quantized)
     return quantized
 

@@ -1,4 +1,4 @@
-"""Runs ONNX models by onnxruntime on the CPU. Needs onnxruntime and numpy only."""
+"""Runs .onnx and .ort files by onnxruntime. Needs onnxruntime and numpy only."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import (
-    onnxruntime_pybind11_state as ort_errors,  # pyright: ignore[reportAttributeAccessIssue]
-)
 
-from nestedge.errors import FormatError, NestedgeError, UsageError
+from nestedge.errors import FormatError, MissingDependencyError, NestedgeError, UsageError
+from nestedge.placement import Operator, Placement
 from nestedge.plugins import Array, TensorInfo, check_inputs
+from nestedge.verify import Trace
+from nestedge_onnx.placement import file_operators, measured_placement
+from nestedge_onnx.providers import check_provider, provider_named
+from nestedge_onnx.refusals import REFUSALS, first_line
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -29,18 +31,6 @@ _DTYPES = {
     "tensor(bool)": "bool",
 }
 
-# onnxruntime's exceptions have no base of their own.
-_REFUSALS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
-
 
 class OnnxRuntime:
     """The runtime plug-in "onnx"."""
@@ -51,13 +41,20 @@ class OnnxRuntime:
         """The framework and its version."""
         return f"onnxruntime {onnxruntime.__version__}"
 
-    def open(self, path: Path, *, threads: int = 1) -> OnnxSession:
-        """The model in a file, on the CPU.
+    def open(self, path: Path, *, threads: int = 1, provider: str = "cpu") -> OnnxSession:
+        """The model in a file, ready to run.
+
+        Args:
+            path: an .onnx or .ort file.
+            threads: of the CPU.
+            provider: what runs it, as in "cuda"; operators that it lacks run on the CPU.
 
         Raises:
-            UsageError: there is no such file.
+            UsageError: there is no such file, or onnxruntime has no such provider here.
             FormatError: onnxruntime does not accept it.
+            PlacementError: the provider cannot be started.
         """
+        asked = provider_named(provider)
         if not path.is_file():
             raise UsageError(f"{path}: no such file")
         options = onnxruntime.SessionOptions()
@@ -68,11 +65,52 @@ class OnnxRuntime:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path), options, providers=[asked], enable_fallback=0
             )
-        except _REFUSALS as error:
-            raise FormatError(f"{path}: onnxruntime refuses it: {_first_line(error)}") from error
+        except REFUSALS as error:
+            raise FormatError(f"{path}: onnxruntime refuses it: {first_line(error)}") from error
+        check_provider(session, asked)
         return OnnxSession(session, path)
+
+    def trace(self, path: Path, inputs: Mapping[str, Array], *, threads: int = 1) -> Trace:
+        """One run of a model that tells every value on the way, optimisations off.
+
+        Raises:
+            MissingDependencyError: the package onnx is not installed.
+            FormatError: the file is no ONNX model, or onnxruntime does not run it so.
+        """
+        try:
+            # Nothing else on a device needs the package onnx.
+            from nestedge_onnx.tracing import trace_model
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                "runtime 'onnx' needs onnx to tell the values in between: pip install onnx"
+            ) from error
+        return trace_model(path, inputs, threads=threads)
+
+    def placement(
+        self, path: Path, *, accelerator: str | None = None, threads: int = 1
+    ) -> Placement:
+        """Where onnxruntime runs the nodes of a model; see `nestedge.placement`.
+
+        Raises:
+            UsageError: there is no such file, or no such provider here.
+            FormatError: onnxruntime does not accept the file.
+            NestedgeError: it fails to run it, or cannot start the provider.
+        """
+        return measured_placement(
+            path, accelerator=accelerator, threads=threads, source=self.version()
+        )
+
+    def operators(self, path: Path) -> tuple[Operator, ...]:
+        """The nodes of a model as its file has them.
+
+        Raises:
+            UsageError: there is no such file.
+            FormatError: onnxruntime does not accept the file.
+            NestedgeError: it fails to run it.
+        """
+        return file_operators(path)
 
 
 class OnnxSession:
@@ -100,8 +138,8 @@ class OnnxSession:
         check_inputs(self.inputs, inputs)
         try:
             outputs = self._session.run(self._names, dict(inputs))
-        except _REFUSALS as error:
-            raise NestedgeError(f"{self._path}: running failed: {_first_line(error)}") from error
+        except REFUSALS as error:
+            raise NestedgeError(f"{self._path}: running failed: {first_line(error)}") from error
         pairs = zip(self._names, outputs, strict=True)
         return {name: np.asarray(output) for name, output in pairs}
 
@@ -112,7 +150,3 @@ def _info(node: onnxruntime.NodeArg, path: Path) -> TensorInfo:
     # A dimension with a name instead of a size is any size.
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
     return TensorInfo(node.name, shape, _DTYPES[node.type])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper
 
 from nestedge.errors import NestedgeError
+from nestedge_onnx.exporter import ONNXRUNTIME_OPSET
 from nestedge_onnx.half import to_half
 from nestedge_onnx.runtime import OnnxRuntime
 from tests.nestedge_onnx.graphs import constants_of, counts_of, model_of, ramp
@@ -34,22 +36,26 @@ def test_the_model_itself_stays_as_it_is() -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
-@pytest.mark.parametrize("operator", ["HardSwish", "HardSigmoid"])
-def test_what_onnxruntime_has_in_single_precision_only_stays_there(
-    operator: str, tmp_path: Path
-) -> None:
+def test_inputs_and_outputs_stay_in_single_precision(tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    path.write_bytes(to_half(_sum([0.1, -3.0])).SerializeToString())
+    session = OnnxRuntime().open(path)
+    assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"float32"}
+
+
+@pytest.mark.parametrize("operator", ["HardSigmoid", "Relu"])
+def test_onnxruntime_takes_no_activation_function_apart(operator: str, tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Add", ["x", "w"], ["sum"]),
         helper.make_node(operator, ["sum"], ["gate"]),
         helper.make_node("Mul", ["gate", "w"], ["y"]),
     ]
-    half = to_half(model_of(nodes, {"w": ramp(4)}, [4]))
-    # At the input, on both sides of the operator, and at the output.
-    assert counts_of(half)["Cast"] == 4
-    path = tmp_path / "half.onnx"
-    path.write_bytes(half.SerializeToString())
-    session = OnnxRuntime().open(path)
-    assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"float32"}
+    model = model_of(nodes, {"w": ramp(4)}, [4])
+    model.opset_import[0].version = ONNXRUNTIME_OPSET
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(to_half(model).SerializeToString(), options)
+    assert counts_of(onnx.load(tmp_path / "optimised.onnx"))[operator] == 1
 
 
 def test_what_cannot_be_converted_is_told() -> None:

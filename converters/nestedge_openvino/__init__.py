@@ -1,0 +1,1 @@
+"""OpenVINO: `converter` writes its two-file format on the host, `runtime` runs it anywhere."""

@@ -1,13 +1,15 @@
 """The plug-ins that are installed: the only reader of entry points.
 
-A converter writes an artifact on the host, a runtime runs it, there or on a device. Each is a class
-that takes no arguments, declared under the entry-point group `nestedge.converters` or
-`nestedge.runtimes`. A plug-in imports its framework at the top of its module; loading the entry
+A converter writes an artifact on the host, a runtime runs it, there or on a device, and an engine
+builder compiles on the device what runs nowhere else. Each is a class that takes no arguments,
+declared under the entry-point group `nestedge.converters`, `nestedge.runtimes` or
+`nestedge.engines`. A plug-in imports its framework at the top of its module; loading the entry
 point is the one lazy door, and a framework that is missing becomes one line that says what to type.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, entry_points
@@ -21,6 +23,7 @@ from nestedge.errors import MissingDependencyError, NestedgeError, UsageError, d
 
 if TYPE_CHECKING:
     from nestedge.convert import Converter
+    from nestedge.engines import EngineBuilder
 
 Array = npt.NDArray[np.generic]
 
@@ -67,6 +70,9 @@ class Runtime(Protocol):
 
     One that opens the files of another runtime says so by an attribute `reads`, that runtime's
     name, as "tflite-legacy" reads those of "tflite"; without it, a runtime reads its own.
+
+    One that can say where it runs the operators of a file has the methods `placement` and
+    `operators` too: see `nestedge.placement.PlacingRuntime`.
     """
 
     @property
@@ -99,6 +105,7 @@ class _Kind:
 
 _CONVERTER = _Kind("converter", "nestedge.converters", "convert")
 _RUNTIME = _Kind("runtime", "nestedge.runtimes", "{name}")
+_ENGINE_BUILDER = _Kind("engine builder", "nestedge.engines", "{name}")
 
 
 def converters() -> tuple[str, ...]:
@@ -109,6 +116,11 @@ def converters() -> tuple[str, ...]:
 def runtimes() -> tuple[str, ...]:
     """Names of the runtimes that are declared, whether or not their frameworks are installed."""
     return tuple(sorted(_declared(_RUNTIME)))
+
+
+def engine_builders() -> tuple[str, ...]:
+    """Names of the runtimes whose engines are built on devices, by plug-ins that are declared."""
+    return tuple(sorted(_declared(_ENGINE_BUILDER)))
 
 
 def load_converter(name: str) -> Converter:
@@ -131,6 +143,17 @@ def load_runtime(name: str) -> Runtime:
     """
     runtime: Runtime = _load(_RUNTIME, name)
     return runtime
+
+
+def load_engine_builder(name: str) -> EngineBuilder:
+    """The builder of engines for the runtime called `name`.
+
+    Raises:
+        UsageError: that runtime needs no engines, or no builder of them is declared.
+        MissingDependencyError: what the builder needs is not installed, or cannot be imported.
+    """
+    builder: EngineBuilder = _load(_ENGINE_BUILDER, name)
+    return builder
 
 
 def reads(runtime: Runtime) -> str:
@@ -202,8 +225,17 @@ def _missing(kind: _Kind, entry: EntryPoint, module: str) -> str:
     if package == entry.module.partition(".")[0]:
         owner = entry.dist.name if entry.dist else "the package that declares it"
         return f"{subject} is declared, but {module} is missing: reinstall {owner}"
-    requirement = _requirement(entry.dist, kind.extra.format(name=entry.name), package)
+    shared = kind.extra.format(name=entry.name)
+    extra = entry.name if _brings(entry.dist, entry.name, package) else shared
+    requirement = _requirement(entry.dist, extra, package)
     return f"{subject} needs {package}: pip install '{requirement}'"
+
+
+def _brings(owner: Distribution | None, extra: str, package: str) -> bool:
+    """Whether an extra of a distribution installs a package itself."""
+    wanted = re.compile(rf"{re.escape(package)}\b.*extra == .{re.escape(extra)}.")
+    lines = (owner.requires or []) if owner else []
+    return any(wanted.match(line) for line in lines)
 
 
 def _requirement(owner: Distribution | None, extra: str, package: str) -> str:

@@ -69,6 +69,17 @@ def test_converters_share_the_extra_convert(site: Path) -> None:
         plugins.load_converter("x")
 
 
+def test_a_converter_with_a_framework_of_its_own_has_an_extra_of_its_own(site: Path) -> None:
+    value = _plugin(site, "needs_own", "import no_such_framework\n")
+    extras = ["convert", "own"]
+    declare_plugins(site, group=CONVERTERS, entries={"own": value}, extras=extras)
+    (metadata,) = site.glob("*.dist-info/METADATA")
+    requirement = 'Requires-Dist: no_such_framework>=1; extra == "own"\n'
+    metadata.write_text(metadata.read_text() + requirement)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'fake0\[own\]'$"):
+        plugins.load_converter("own")
+
+
 def test_a_plugin_whose_own_module_is_gone_asks_for_its_package(site: Path) -> None:
     declare_plugins(site, group=RUNTIMES, entries={"gone": "nestedge_gone.runtime:Plugin"})
     with pytest.raises(MissingDependencyError, match=r"nestedge_gone is missing: reinstall fake0$"):

@@ -270,7 +270,7 @@ def test_another_runtime_that_computes_something_else_is_refused(net: Path, site
     declare_plugins(site, group="nestedge.runtimes", entries=entry)
     expected = (
         r"^full/fake-int8: runtime 'fake-wrong', legacy 0\.9, does not give what the level gives: "
-        r"error .* is above 0\.1$"
+        r"error .* is above 0\.1 \(int8: .*\)$"
     )
     with pytest.raises(VerificationError, match=expected) as caught:
         NestedRuntime(net, runtime="fake-wrong")

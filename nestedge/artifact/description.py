@@ -133,8 +133,13 @@ class Artifact(Description):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that a device must hold to run it: the model alone."""
-        return self.files[self.model].size_bytes
+        """Bytes that a device must hold to run it: the model, and its weights where they are apart.
+
+        A model of two files has one name with two endings, as model.xml and model.bin of OpenVINO.
+        """
+        name = self.model.partition(".")[0]
+        files = self.files.items()
+        return sum(file.size_bytes for other, file in files if other.partition(".")[0] == name)
 
     def batch(self, array: Array) -> dict[str, Array]:
         """The inputs of one run, from the array of the only input.

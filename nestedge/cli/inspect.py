@@ -33,7 +33,7 @@ from nestedge.nestfile import load
 @click.option(
     "-p",
     "--precision",
-    help="fp32, fp16 or int8; without it the one of the largest multiple, which suits the others.",
+    help="As in int8; without it the one of the largest multiple, which suits the others.",
 )
 @json_option
 def command(

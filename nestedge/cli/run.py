@@ -23,7 +23,7 @@ _ARRAYS = (".npy", ".npz")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("-l", "--level", help="Level; without it that of the default cell.")
 @click.option("-r", "--runtime", help="Runtime plug-in; without it the one that a cell is for.")
-@click.option("-p", "--precision", help="fp32, fp16 or int8.")
+@click.option("-p", "--precision", help="As in int8.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Writes all outputs: .npz.")
 @threads_option
 @json_option

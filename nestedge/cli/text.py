@@ -50,9 +50,7 @@ def cell_options(command: Command) -> Command:
             click.option(
                 "-l", "--level", "levels", multiple=True, help="Level; all when not given."
             ),
-            click.option(
-                "-p", "--precision", "precisions", multiple=True, help="fp32, fp16, int8; all."
-            ),
+            click.option("-p", "--precision", "precisions", multiple=True, help="As in int8; all."),
         )
     ):
         command = option(command)

@@ -15,6 +15,7 @@ from nestedge.devices.files import match_profile
 from nestedge.devices.profile import LOCAL, DeviceProfile, Figure, FigureValue, Kind, Target
 from nestedge.errors import NestedgeError
 from nestedge.plugins import load_runtime
+from nestedge.precisions import BASIC
 
 _CPUINFO = "proc/cpuinfo"
 _MEMINFO = "proc/meminfo"
@@ -28,7 +29,6 @@ _CLOCKS = "sys/devices/system/cpu"
 _CLOCK = "cpufreq/cpuinfo_max_freq"
 
 _RUNTIMES = ("onnx", "tflite")
-_PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def detect(root: Path = Path("/")) -> DeviceProfile:
@@ -120,7 +120,7 @@ def _targets() -> Iterator[Target]:
         yield Target(
             name,
             versions=(version.split()[-1],),
-            precisions=_PRECISIONS,
+            precisions=BASIC,
             source=f"{version} is installed here",
             confidence="high",
         )

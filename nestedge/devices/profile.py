@@ -14,6 +14,7 @@ from typing import Literal
 
 from nestedge.documents import Value
 from nestedge.errors import FormatError, did_you_mean
+from nestedge.precisions import PRECISIONS
 
 Confidence = Literal["high", "medium", "low"]
 Kind = Literal["jetson", "android", "linux"]
@@ -100,7 +101,7 @@ class Target:
         whole = Value({"multiple": {}} | plain, value.document, value.path)
         name, versions, precisions, source, confidence, multiple = whole.fields(*fields)
         for precision in precisions.elements():
-            precision.choice("fp32", "fp16", "int8")
+            precision.choice(*PRECISIONS)
         built = _texts(precisions)
         return cls(
             name.name(),

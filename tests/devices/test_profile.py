@@ -178,7 +178,8 @@ def _figure(**changed: object) -> dict[str, object]:
         pytest.param(put("name", to=""), "name: expected a text that says", id="no name"),
         pytest.param(
             put("runtime", 0, "precisions", 1, to="fp8"),
-            'runtime[0].precisions[1]: expected "fp32" or "fp16" or "int8", found "fp8"',
+            'runtime[0].precisions[1]: expected "fp32" or "fp16" or "int8" or "int8-full" or '
+            '"int8-dynamic" or "int16x8", found "fp8"',
             id="unknown precision",
         ),
         pytest.param(

@@ -1,0 +1,61 @@
+"""The networks of the table, with weights and images that make every number count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from nestedge.levels import Level
+
+FULL = "full"
+WIDTHS: dict[str, Level | float] = {"half": 0.5, "three-quarters": 0.75, FULL: 1.0}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "resnet18": models.resnet18,
+    "resnet50": models.resnet50,
+    "mobilenet_v3_small": models.mobilenet_v3_small,
+    "efficientnet_b0": models.efficientnet_b0,
+    "convnext_tiny": models.convnext_tiny,
+    "vit_b_16": models.vit_b_16,
+    "swin_t": models.swin_t,
+    "shufflenet_v2_x1_0": models.shufflenet_v2_x1_0,
+    "densenet121": models.densenet121,
+}
+PIXELS = 224
+CASES = 8
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, ready to be nested.
+
+    Attributes:
+        name: torchvision's.
+        module: in evaluation mode.
+        images: shape (cases + 1, 3, height, width); the last one is to compare outputs with.
+    """
+
+    name: str
+    module: nn.Module
+    images: Tensor
+
+
+def subject(name: str) -> Subject:
+    """A network of torchvision's with the weights of its initialisation and its own statistics.
+
+    Untrained weights tell speed, size and rounding; batch norms have statistics of what they see,
+    so that activations keep their size in every layer.
+    """
+    torch.manual_seed(0)
+    module = NETWORKS[name]()
+    images = torch.randn(CASES + 1, 3, PIXELS, PIXELS)
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None
+    module.train()
+    with torch.no_grad():
+        module(images)
+    return Subject(name, module.eval(), images)

@@ -83,7 +83,7 @@ class Run:
 
 def convert(name: str, folder: Path) -> None:
     """Writes a network of torchvision in every precision, and what it computes itself."""
-    import torchvision
+    import torchvision  # pyright: ignore[reportMissingImports]
 
     network = torchvision.models.get_model(name, weights=None).eval()
     redraw(network, seed=0)

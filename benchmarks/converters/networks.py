@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
+from torchvision import models  # pyright: ignore[reportMissingImports]
 
 from nestedge.levels import Level
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import litert_torch
 import onnx
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.qtyping import TFLOperationName
-from ai_edge_quantizer.quantizer import Quantizer
+from ai_edge_quantizer.quantizer import QuantizationResult, Quantizer
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -114,16 +115,19 @@ def _half(content: bytes) -> bytes:
         num_bits=16,
         algorithm_key=AlgorithmName.FLOAT_CASTING,
     )
-    return bytes(quantizer.quantize().quantized_model)
+    return _content(quantizer.quantize())
 
 
 def _static(content: bytes, images: Array) -> bytes:
     quantizer = Quantizer(content, recipe.static_wi8_ai8())
-    from ai_edge_litert.interpreter import Interpreter
-
     (key,) = Interpreter(model_content=content).get_signature_list()
-    cases = {key: [{"args_0": image} for image in images]}
-    return bytes(quantizer.quantize(quantizer.calibrate(cases)).quantized_model)
+    cases: dict[str, Iterable[dict[str, Array]]] = {key: [{"args_0": image} for image in images]}
+    return _content(quantizer.quantize(quantizer.calibrate(cases)))
+
+
+def _content(result: QuantizationResult) -> bytes:
+    assert result.quantized_model is not None
+    return bytes(result.quantized_model)
 
 
 STOCK = {"onnx": onnx_files, "tflite": tflite_files}

@@ -108,7 +108,9 @@ def _bytes(constant: Constant, content: bytes) -> bytes:
 def _constants(content: bytes) -> Iterator[Constant]:
     """The constants that lie in an .ort file, in the order of the file."""
     start = _address(np.frombuffer(content, np.uint8))
-    graph = OrtFile.GetRootAs(content).Model().Graph()
+    model = OrtFile.GetRootAs(content).Model()
+    assert model is not None, "onnxruntime wrote it"
+    graph = model.Graph()
     found = []
     for tensor in map(graph.Initializers, range(graph.InitializersLength())):
         if tensor.RawDataIsNone():

@@ -39,7 +39,7 @@ def check_provider(session: onnxruntime.InferenceSession, provider: str) -> None
     Raises:
         PlacementError: the session has other providers.
     """
-    running: list[str] = session.get_providers()
+    running = list(session.get_providers())
     if provider not in running:
         raise PlacementError(
             f"onnxruntime could not start {provider} and opened the model on {running}: see that "

@@ -72,7 +72,7 @@ def _operators(graph: onnx.GraphProto) -> Iterator[TracedOperator]:
     Those of constants alone, as the conversion of 8-bit weights, make a constant: whoever reads it
     reads the constants that it is made of.
     """
-    sources = {item.name: (item.name,) for item in graph.initializer}
+    sources: dict[str, tuple[str, ...]] = {i.name: (i.name,) for i in graph.initializer}
     for index, node in enumerate(graph.node):
         constants = tuple(name for read in node.input for name in sources.get(read, ()))
         values = tuple(read for read in node.input if read and read not in sources)

@@ -76,13 +76,12 @@ def trained(images: Images, start: Path) -> NestedModel:
     return nested.eval()
 
 
-def measured(nested: NestedModel, images: Images, *, most: int) -> Iterator[Row]:
+def measured(nested: NestedModel, images: Images) -> Iterator[Row]:
     """The accuracies of every level for both runtimes.
 
     Args:
         nested: the trained network, with calibration data.
         images: to test with.
-        most: how many of them.
     """
     assert nested.calibration is not None
     calibration = nested.calibration.inputs
@@ -98,7 +97,7 @@ def measured(nested: NestedModel, images: Images, *, most: int) -> Iterator[Row]
             (OnnxRuntime(), onnx_files),
             (LiteRtRuntime(), _files(tflite, calibration)),
         ):
-            accuracy = _accuracy(runtime, program, images, most=most)
+            accuracy = _accuracy(runtime, program, images)
             yield Row(name, runtime.name, {kind: accuracy(file) for kind, file in files.items()})
 
 
@@ -111,9 +110,7 @@ def _files(exported: Exported, calibration: Mapping[str, Array]) -> dict[str, by
     return found
 
 
-def _accuracy(
-    runtime: Runtime, program: LevelProgram, images: Images, *, most: int
-) -> Callable[[bytes], float]:
+def _accuracy(runtime: Runtime, program: LevelProgram, images: Images) -> Callable[[bytes], float]:
     """Gives the percentage of test images that a file recognises."""
     (spec,), ((output, _),) = program.program.inputs, program.program.outputs
 
@@ -125,8 +122,6 @@ def _accuracy(
             right, count = 0, 0
             for inputs, target in images.test():
                 for image, wanted in zip(inputs.numpy(), target.tolist(), strict=True):
-                    if count == most:
-                        break
                     right += int(session.run({spec.name: image[None]})[output].argmax() == wanted)
                     count += 1
         return 100 * right / count
@@ -160,7 +155,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path(data) if data else None)
     parser.add_argument("--cache", type=Path, default=Path("cifar10.npz"), help="decoded images")
     parser.add_argument("--network", type=Path, default=Path("resnet20.nest"), help="is made once")
-    parser.add_argument("--images", type=int, default=10_000, help="to test with")
     options = parser.parse_args(arguments)
     if options.data is None:
         print("--data or NESTEDGE_DATA: expected the images, found neither", file=sys.stderr)
@@ -169,8 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.network.exists():
         assert BUDGET.start is not None
         trained(images, options.data.parent / BUDGET.start).save(options.network)
-    rows = list(measured(load(options.network), images, most=options.images))
-    print(f"{OnnxRuntime().version()}, {LiteRtRuntime().version()}; {options.images} test images\n")
+    rows = list(measured(load(options.network), images))
+    print(f"{OnnxRuntime().version()}, {LiteRtRuntime().version()}; 10,000 test images\n")
     print("\n".join(lines(rows)))
     return 0
 

@@ -79,6 +79,14 @@ class Value:
             raise members["format"].error(f"{version}: another version of nestedge wrote this")
         return self.fields("format", *names)[1:]
 
+    def version(self, newest: int, *older: int) -> int:
+        """Which of some versions an object says in "format": an older one, or else the newest.
+
+        What is none of them is for `versioned` to refuse.
+        """
+        said = self.members().get("format", self).data
+        return next((version for version in older if said == version), newest)
+
     def members(self) -> dict[str, Value]:
         """The values of an object whose keys are free."""
         if not isinstance(self.data, dict):

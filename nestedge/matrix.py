@@ -146,7 +146,7 @@ def read_matrix(folder: Path) -> Matrix:
         raise UsageError(f"{folder}: no {MATRIX_FILE}: make one with 'nestedge build'")
     document = read_json(path)
     # Format 1 had no codes.
-    version = 1 if document.members().get("format", document).data == 1 else FORMAT
+    version = document.version(FORMAT, 1)
     nestedge, source, calibration, devices, cells = document.versioned(
         version, "nestedge", "source", "calibration", "devices", "cells"
     )

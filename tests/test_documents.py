@@ -179,3 +179,14 @@ def test_the_version_of_a_document_is_looked_at_before_its_keys() -> None:
         value.versioned(1, "cells")
     (cells,) = _read(b'{"format": 1, "cells": []}').versioned(1, "cells")
     assert cells.path == "cells"
+
+
+@pytest.mark.parametrize(
+    ("data", "version"),
+    [({"format": 1}, 1), ({"format": 3}, 3), ({"format": 9}, 3), ({"format": "1"}, 3), ({}, 3)],
+    ids=["older", "newest", "unknown", "text", "none"],
+)
+def test_a_document_is_read_as_the_older_version_that_it_says_or_as_the_newest(
+    data: dict[str, object], version: int
+) -> None:
+    assert Value(data, "x.json").version(3, 1, 2) == version

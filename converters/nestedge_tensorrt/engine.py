@@ -86,8 +86,7 @@ class EngineSpec:
         Raises:
             FormatError: a field is missing, unknown or wrong.
         """
-        number = document.members().get("format")
-        if number is not None and number.data == engine1.FORMAT:
+        if document.version(FORMAT, engine1.FORMAT) == engine1.FORMAT:
             return _read1(document)
         fields = dict(zip(_FIELDS, document.versioned(FORMAT, *_FIELDS), strict=True))
         (minimum,) = fields["tensorrt"].fields("minimum")

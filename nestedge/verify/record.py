@@ -120,8 +120,7 @@ def load_verifications(folder: Path) -> list[Verification]:
     if not path.is_file():
         return []
     document = read_json(path)
-    found = document.members().get("format")
-    version = _OLD_FORMAT if found is not None and found.data == _OLD_FORMAT else FORMAT
+    version = document.version(FORMAT, _OLD_FORMAT)
     (verifications,) = document.versioned(version, "verifications")
     results = (Verification.from_json(item, version=version) for item in verifications.elements())
     return sorted(results, key=_key)

@@ -15,7 +15,7 @@ from nestedge.diagnosis import source_of
 from nestedge.errors import FormatError, MissingDependencyError
 from nestedge.plugins import load_runtime, runtimes
 from nestedge.precisions import PRECISIONS
-from nestedge.program.graph import Node, Ref, Weight, call
+from nestedge.program.graph import Node, Weight, run
 from nestedge.reasons import code_of, conversion_error
 
 
@@ -31,30 +31,24 @@ def check_numbers(level: Level) -> None:
     program, tensors = level.network.program, level.network.tensors
     examples = reference_inputs(level.nested, cases=1)
     inputs = [torch.from_numpy(examples[spec.name][0]) for spec in program.inputs]
-    values = {spec.name: value for spec, value in zip(program.inputs, inputs, strict=True)}
+    wrong_at: list[Node] = []
 
-    def look_up(leaf: Ref | Weight) -> torch.Tensor:
-        return tensors[leaf.name] if isinstance(leaf, Weight) else values[leaf.name]
+    def watch(node: Node, results: Sequence[object]) -> None:
+        if not wrong_at and _has_nan(results):
+            wrong_at.append(node)
 
-    first: Node | None = None
     with torch.no_grad():
-        for node, freed in zip(program.nodes, program.last_uses, strict=True):
-            results = call(node, look_up, device=None)
-            if first is None and _has_nan(results):
-                first = node
-            pairs = zip(node.outputs, results, strict=False)
-            values |= {name: value for name, value in pairs if name is not None}
-            for name in freed:
-                values.pop(name, None)
-        outputs = {name: look_up(leaf) for name, leaf in program.outputs}
+        found = run(program, tensors, inputs, watch=watch)
+    outputs = {name: output for (name, _), output in zip(program.outputs, found, strict=True)}
     empty = [name for name, output in outputs.items() if output.numel() == 0]
     if empty:
         shape = tuple(outputs[empty[0]].shape)
         raise conversion_error("empty-tensor", f"the output {empty[0]!r} has shape {shape}")
     if not _has_nan(list(outputs.values())):
         return
-    if first is None:
+    if not wrong_at:
         raise conversion_error("not-finite-weight", "an output is a weight that is no number")
+    first = wrong_at[0]
     weights = [leaf.name for leaf in first.leaves() if isinstance(leaf, Weight)]
     source = source_of(program, first)
     wrong = [name for name in weights if not bool(torch.isfinite(tensors[name]).all())]

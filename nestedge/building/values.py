@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from nestedge.building.cells import prepare_level
 from nestedge.convert import evaluated
 from nestedge.expressions import Array
 from nestedge.model import NestedModel
-from nestedge.program.graph import Node, Ref, Weight, call, is_weight
+from nestedge.program.graph import Node, is_weight, run
 from nestedge.verify import Trace, TracedOperator
 
 
@@ -36,14 +36,13 @@ def level_values(nested: NestedModel, level: str, inputs: Mapping[str, Array]) -
         shape = spec.shape_at(len(inputs[spec.name]))
         values[spec.name] = torch.tensor(_channels_first(inputs[spec.name], shape))
 
-    def look_up(leaf: Ref | Weight) -> Any:
-        return prepared.tensors[leaf.name] if isinstance(leaf, Weight) else values[leaf.name]
+    def keep(node: Node, results: Sequence[object]) -> None:
+        pairs = zip(node.outputs, results, strict=False)
+        values.update({name: result for name, result in pairs if name is not None})
 
+    given = [values[spec.name] for spec in program.inputs]
     with torch.no_grad():
-        for node in program.nodes:
-            results = call(node, look_up, device=torch.device("cpu"))
-            pairs = zip(node.outputs, results, strict=False)
-            values.update({name: result for name, result in pairs if name is not None})
+        run(program, prepared.tensors, given, watch=keep)
     return Trace(
         operators=tuple(_operator(node) for node in program.nodes),
         values={

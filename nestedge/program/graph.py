@@ -187,7 +187,11 @@ def without_dead_nodes(program: Program) -> Program:
 
 
 def run(
-    program: Program, tensors: Mapping[str, torch.Tensor], inputs: Sequence[torch.Tensor]
+    program: Program,
+    tensors: Mapping[str, torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    *,
+    watch: Callable[[Node, tuple[Any, ...]], None] | None = None,
 ) -> list[torch.Tensor]:
     """Run a program.
 
@@ -195,6 +199,7 @@ def run(
         program: what to run.
         tensors: a tensor for every name that the program reads.
         inputs: one tensor for each of `program.inputs`.
+        watch: is called with every node and what it gives.
 
     Returns:
         One tensor for each of `program.outputs`.
@@ -209,6 +214,8 @@ def run(
     device = inputs[0].device if inputs else None
     for node, freed in zip(program.nodes, program.last_uses, strict=True):
         results = call(node, look_up, device=device)
+        if watch is not None:
+            watch(node, results)
         values.update({n: v for n, v in zip(node.outputs, results, strict=False) if n is not None})
         for name in freed:
             values.pop(name, None)

@@ -16,7 +16,7 @@ from typing import Any
 
 from nestedge.errors import FormatError, UsageError
 from nestedge.placement import Operator, Placed, Placement
-from nestedge_tflite.quiet import silenced
+from nestedge_tflite.session import open_interpreter
 
 ACCELERATOR = "XNNPACK"
 PROCESSOR = "CPU"
@@ -156,14 +156,7 @@ _MACS: Mapping[str, Callable[[Sequence[Shape], Shape], int]] = {
 
 
 def _opened(make: Callable[..., Any], path: Path, *, threads: int, source: str) -> Any:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    try:
-        with silenced():
-            interpreter = make(model_path=str(path), num_threads=threads)
-            interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise FormatError(f"{path}: {source} refuses it: {' '.join(str(error).split())}") from error
+    interpreter = open_interpreter(make, path, threads=threads, framework=source)
     signatures = sorted(interpreter.get_signature_list())
     if len(signatures) > 1:
         # The interpreter lists the operators of the first graph only.

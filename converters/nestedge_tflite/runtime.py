@@ -56,12 +56,11 @@ class LiteRtRuntime:
         """
         make = partial(
             Interpreter,
-            num_threads=threads,
             # XNNPACK would keep what it computes on the way to itself.
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             experimental_preserve_all_tensors=True,
         )
-        return trace_model(make, path, inputs, framework="LiteRT")
+        return trace_model(make, path, inputs, threads=threads, framework="LiteRT")
 
     def placement(
         self, path: Path, *, accelerator: str | None = None, threads: int = 1

@@ -129,16 +129,36 @@ def open_session(
         UsageError: there is no such file, or no such signature in it.
         FormatError: the framework does not accept it, or it has several signatures, or none.
     """
+    interpreter = open_interpreter(make, path, threads=threads, framework=framework)
+    try:
+        chosen = _chosen(sorted(interpreter.get_signature_list()), signature, path=path)
+        return TfliteSession(interpreter, chosen, path=path)
+    except (ValueError, RuntimeError) as error:
+        raise FormatError(f"{path}: {framework} refuses it: {_one_line(error)}") from error
+
+
+def open_interpreter(make: Callable[..., Any], path: Path, *, threads: int, framework: str) -> Any:
+    """An interpreter of a file, with memory for its tensors.
+
+    Args:
+        make: the class of the interpreter.
+        path: of the file.
+        threads: CPU threads.
+        framework: how messages call it.
+
+    Raises:
+        UsageError: there is no such file.
+        FormatError: the framework does not accept it.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     try:
         with silenced():
             interpreter = make(model_path=str(path), num_threads=threads)
             interpreter.allocate_tensors()
-        chosen = _chosen(sorted(interpreter.get_signature_list()), signature, path=path)
-        return TfliteSession(interpreter, chosen, path=path)
     except (ValueError, RuntimeError) as error:
         raise FormatError(f"{path}: {framework} refuses it: {_one_line(error)}") from error
+    return interpreter
 
 
 def _chosen(signatures: Sequence[str], wanted: str | None, *, path: Path) -> str:

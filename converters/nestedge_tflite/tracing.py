@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from nestedge.errors import FormatError, UsageError
+from nestedge.errors import FormatError
 from nestedge.plugins import Array
 from nestedge.verify.trace import Trace, TracedOperator
-from nestedge_tflite.quiet import silenced
-from nestedge_tflite.session import TfliteSession
+from nestedge_tflite.session import TfliteSession, open_interpreter
 
 
 def trace_model(
-    make: Callable[..., Any], path: Path, inputs: Mapping[str, Array], *, framework: str
+    make: Callable[..., Any],
+    path: Path,
+    inputs: Mapping[str, Array],
+    *,
+    threads: int,
+    framework: str,
 ) -> Trace:
     """One run of the one signature of a model.
 
@@ -25,6 +29,7 @@ def trace_model(
         make: gives an interpreter of a file that keeps every tensor.
         path: of the file.
         inputs: by name of the signature, as `TfliteSession.run` takes them.
+        threads: CPU threads.
         framework: how messages call it.
 
     Raises:
@@ -32,15 +37,7 @@ def trace_model(
         FormatError: the framework does not accept it, or it has not exactly one signature.
         ValueError: an input is missing, unknown, or of another shape or dtype.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    try:
-        with silenced():
-            interpreter = make(model_path=str(path))
-            interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise FormatError(f"{path}: {framework} refuses it: {said}") from error
+    interpreter = open_interpreter(make, path, threads=threads, framework=framework)
     keys = sorted(interpreter.get_signature_list())
     if len(keys) != 1:
         raise FormatError(f"{path}: expected one signature, found {keys}")

@@ -53,6 +53,11 @@ class BuildSpec:
     calibration: Mapping[str, Array] | None = None
     weight_steps: WeightSteps = "family"
 
+    @property
+    def is_on_family_grids(self) -> bool:
+        """Whether int8 weights have the steps of the family; those without ranges never do."""
+        return self.weight_steps == "family" and PRECISIONS[self.precision].is_calibrated
+
 
 @dataclass(frozen=True)
 class Constant:

@@ -29,6 +29,9 @@ from nestedge.expressions import (
     transposed,
 )
 
+# Half of int32: the other half is for the sum of the products.
+MOST_STEPS_OF_A_BIAS = 2**30
+
 OWN = "levels/"
 """What the names of a level's own tensors in a .nest begin with."""
 
@@ -83,6 +86,18 @@ def family_grid(weight: Expression, axis: int, stored: Mapping[str, Array]) -> G
         return Grid(signed(found.values, factor, axis), stepped(found.steps, factor), axis)
     steps = _steps(weight, axis)
     return None if steps is None else Grid(quantized(weight, steps, axis, "int8"), steps, axis)
+
+
+def holds_bias(steps: Array, bias: Array, *, input_step: float) -> bool:
+    """Whether a layer's bias fits into int32, in steps of its input's times its weight's.
+
+    Args:
+        steps: of the weight, one for each output channel.
+        bias: one number for each of them.
+        input_step: what a 1 of the layer's input stands for.
+    """
+    largest = MOST_STEPS_OF_A_BIAS * input_step * steps.astype(np.float64).ravel()
+    return bool((np.abs(bias, dtype=np.float64) <= largest).all())
 
 
 def _keeps_digits(steps: Expression, factor: Expression, stored: Mapping[str, Array]) -> bool:

@@ -12,12 +12,9 @@ from onnx import numpy_helper
 from nestedge.convert import BuildSpec, LevelProgram
 from nestedge.explanation import FoundConstant, explain
 from nestedge.expressions import Array, evaluate
-from nestedge.grids import Grid, family_grid
-from nestedge.precisions import PRECISIONS
+from nestedge.grids import Grid, family_grid, holds_bias
 from nestedge.quantization import in_steps
 
-# Half of int32: the other half is for the sum of the products.
-_MOST_STEPS_OF_A_BIAS = 2**30
 _WHOLE = "_quantized"
 """What onnxruntime's quantiser puts behind the name of a weight that it made whole numbers of."""
 
@@ -46,8 +43,7 @@ def on_family_grids(
     model: onnx.ModelProto, level: LevelProgram, spec: BuildSpec, *, single: onnx.ModelProto
 ) -> list[Grid]:
     """`put_on_grids` where it is asked for: of a model with ranges from calibration."""
-    is_wanted = spec.weight_steps == "family" and PRECISIONS[spec.precision].is_calibrated
-    return put_on_grids(model, level, single=single) if is_wanted else []
+    return put_on_grids(model, level, single=single) if spec.is_on_family_grids else []
 
 
 def put_on_grids(
@@ -75,7 +71,7 @@ def put_on_grids(
         if grid is None:
             continue
         steps = evaluate(grid.steps, stored)
-        if not all(_fits(bias, steps) for bias in weight.biases):
+        if not all(holds_bias(steps, b.value, input_step=b.input_scale) for b in weight.biases):
             continue
         is_whole = weight.constant != weight.name
         value = evaluate(grid.values if is_whole else grid.weight, stored)
@@ -131,10 +127,6 @@ def _biases(graph: onnx.GraphProto, single: Mapping[str, Array]) -> dict[str, tu
             of = _Bias(name, single[name], float(numpy_helper.to_array(scale)))
             found[weight.output[0]] = (*found.get(weight.output[0], ()), of)
     return found
-
-
-def _fits(bias: _Bias, steps: Array) -> bool:
-    return bool((np.abs(bias.value) <= _MOST_STEPS_OF_A_BIAS * bias.input_scale * steps).all())
 
 
 def _replace(constant: onnx.TensorProto, value: Array) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 
 from nestedge import __version__
@@ -81,14 +82,17 @@ class TfliteExported:
         check_spec(self.converter, spec)
         if spec.precision == "fp16":
             check_half(self.level)
-        grids: list[WeightGrid] = []
-        if spec.weight_steps == "family" and PRECISIONS[spec.precision].is_calibrated:
-            grids = weight_grids(self.model, self.level)
+        grids = self._grids if spec.is_on_family_grids else []
         content = _in_precision(self.model, spec, grids)
         producer = {name: version(name) for name in self.converter.packages}
         return described(
             content, self.level, producer=producer, grids=[found.grid for found in grids]
         )
+
+    @cached_property
+    def _grids(self) -> list[WeightGrid]:
+        """Those of all precisions in whole numbers: where each weight comes from is found once."""
+        return weight_grids(self.model, self.level)
 
 
 class TfliteFamily:

@@ -134,14 +134,7 @@ def float_operators(content: bytes) -> Counter[str]:
 def layers(content: bytes) -> Iterator[Layer]:
     """The layers of the first graph of a file in single precision, in the order they run in."""
     model: Any = schema.Model.GetRootAs(content, 0)
-    graph, kinds = model.Subgraphs(0), _kinds(model)
-    for operator in _operators(graph):
-        axis = _CHANNELS.get(kinds[operator.OpcodeIndex()])
-        if axis is None:
-            continue
-        # A bias that a layer lacks is left out, or -1.
-        positions = [int(position) for position in operator.InputsAsNumpy() if position >= 0]
-        data, weight, *biases = (graph.Tensors(position) for position in positions)
+    for axis, (data, weight, *biases), output in layer_operators(model):
         found = _constant(content, model, weight)
         (bias,) = [_constant(content, model, tensor) for tensor in biases] or [None]
         # What is computed is in no layer's weight: the product of two activations.
@@ -152,8 +145,23 @@ def layers(content: bytes) -> Iterator[Layer]:
                 weight=found.array,
                 axis=axis,
                 bias=None if bias is None else bias.array,
-                output=graph.Tensors(operator.Outputs(0)).Name().decode(),
+                output=output.Name().decode(),
             )
+
+
+def layer_operators(model: Any) -> Iterator[tuple[int, list[Any], Any]]:
+    """Of every operator with a weight and a bias: the weight's channel axis, and its tensors.
+
+    Data, weight and, where there is one, bias; then the output; in the order they run in.
+    """
+    graph, kinds = model.Subgraphs(0), _kinds(model)
+    for operator in _operators(graph):
+        axis = _CHANNELS.get(kinds[operator.OpcodeIndex()])
+        if axis is not None:
+            # A bias that a layer lacks is left out, or -1.
+            positions = [int(position) for position in operator.InputsAsNumpy() if position >= 0]
+            inputs = [graph.Tensors(position) for position in positions]
+            yield axis, inputs, graph.Tensors(operator.Outputs(0))
 
 
 def check_outputs(content: bytes) -> None:

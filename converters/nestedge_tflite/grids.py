@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from nestedge.expressions import evaluate
 from nestedge.grids import Grid, family_grid
 from nestedge.plugins import Array
 from nestedge.quantization import in_steps
-from nestedge_tflite.flatbuffer import constants, layers, place_of, scales_of
+from nestedge_tflite.flatbuffer import constants, layer_operators, layers, place_of, scales_of
 
 _SCALE_FIELD = 8
 """Where the table QuantizationParameters says that its field 2 is: the scales."""
@@ -68,33 +68,25 @@ def put_on_grids(content: bytes, grids: Sequence[WeightGrid], *, single: bytes) 
         single: the file in single precision that it was made from.
     """
     patched = bytearray(content)
-    biases = {found.weight_name: found.bias for found in layers(single)}
+    # Layers may have one weight and biases of their own, and run in the order of the other file.
+    biases: dict[str, list[Array | None]] = {}
+    for layer in layers(single):
+        biases.setdefault(layer.weight_name, []).append(layer.bias)
     by_tensor = {grid.tensor: grid for grid in grids}
-    for operator, tensors, model in _layers(content):
-        data, weight, *rest = (tensors[i] for i in operator if i >= 0)
+    model: Any = schema.Model.GetRootAs(content, 0)
+    for _, (data, weight, *rest), _ in layer_operators(model):
         grid, scales = by_tensor.get(weight.Name().decode()), scales_of(weight)
         if grid is None or scales is None or scales.shape != grid.steps.shape:
             continue
         _write(patched, place_of(model.Buffers(weight.Buffer())), grid.values)
         _write_scales(patched, weight, grid.steps)
-        step, bias = scales_of(data), biases[grid.tensor]
+        step, bias = scales_of(data), biases[grid.tensor].pop(0)
         if rest and step is not None and bias is not None:
             steps = step.astype(np.float32)[0] * grid.steps
             dtype = "int32" if rest[0].Type() == schema.TensorType.INT32 else "int64"
             _write(patched, place_of(model.Buffers(rest[0].Buffer())), in_steps(bias, steps, dtype))
             _write_scales(patched, rest[0], steps)
     return bytes(patched)
-
-
-def _layers(content: bytes) -> Iterator[tuple[list[int], list[Any], Any]]:
-    """The inputs of every operator with a weight, the tensors of the graph, and the file."""
-    model: Any = schema.Model.GetRootAs(content, 0)
-    graph = model.Subgraphs(0)
-    tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
-    for index in range(graph.OperatorsLength()):
-        inputs = graph.Operators(index).InputsAsNumpy()
-        if not isinstance(inputs, int) and len(inputs) >= 2:
-            yield [int(position) for position in inputs], tensors, model
 
 
 def _write(patched: bytearray, place: tuple[int, int] | None, array: Array) -> None:

@@ -11,11 +11,9 @@ from ai_edge_quantizer.qtyping import QSV
 from ai_edge_quantizer.recipe_manager import RecipeManager
 from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
+from nestedge.grids import MOST_STEPS_OF_A_BIAS, holds_bias
 from nestedge.plugins import Array
 from nestedge_tflite.flatbuffer import Layer, layers
-
-# Half of int32: the other half is for the sum of the products.
-_MOST_STEPS_OF_A_BIAS = 2**30
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,8 @@ def _observed(
 
 def _holds(ranges: Mapping[str, QSV], layer: Layer, steps: Array) -> bool:
     """Whether the bias of a layer fits into whole numbers with such steps of its weight."""
-    if layer.bias is None:
-        return True
     step = _span(ranges[layer.data]) / 255
-    largest = _MOST_STEPS_OF_A_BIAS * step * steps.astype(np.float64).ravel()
-    return bool((np.abs(layer.bias, dtype=np.float64) <= largest).all())
+    return layer.bias is None or holds_bias(steps, layer.bias, input_step=step)
 
 
 def _widen(ranges: dict[str, QSV], layer: Layer, steps: Array | None) -> None:
@@ -107,7 +102,7 @@ def _widen(ranges: dict[str, QSV], layer: Layer, steps: Array | None) -> None:
         most = own.astype(np.float32)
         ranges[layer.weight_name] = {"min": -most, "max": most}
     bias = 0.0 if layer.bias is None else np.abs(layer.bias, dtype=np.float64).reshape(own.shape)
-    bound = np.maximum(own, 127 * bias / (step * _MOST_STEPS_OF_A_BIAS))
+    bound = np.maximum(own, 127 * bias / (step * MOST_STEPS_OF_A_BIAS))
     if steps is None and (bound > own).any():
         # A weight that several layers read is wide enough for each.
         before = ranges[layer.weight_name]["max"] if layer.weight_name in ranges else 0.0

@@ -28,6 +28,7 @@ from nestedge.materialization import level_program
 from nestedge.nested import nest
 from nestedge.plugins import Runtime, TensorInfo
 from nestedge.precisions import WeightSteps
+from nestedge.verify import relative_error
 from nestedge_onnx.converter import OnnxConverter
 from nestedge_onnx.runtime import OnnxRuntime
 from nestedge_tensorrt.converter import TensorrtConverter
@@ -362,3 +363,34 @@ def test_tensorrt_gets_weights_that_lie_on_the_grid(family: dict[str, LevelProgr
         assert np.array_equal(on_grid, found[0])
     rows, columns = whole["half"].shape[:2]
     assert np.array_equal(np.abs(whole["half"]), np.abs(whole["full"])[:rows, :columns])
+
+
+class Tied(nn.Module):
+    """Two layers of one weight with biases of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(16, 16))
+        self.biases = nn.ParameterList(torch.empty(16) for _ in range(2))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for bias in self.biases:
+            x = torch.relu(nn.functional.linear(x, self.weight, bias))
+        logits: torch.Tensor = self.head(x)
+        return logits
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+def test_layers_of_one_weight_keep_biases_of_their_own(name: str, tmp_path: Path) -> None:
+    model = Tied()
+    redraw(model, seed=0)
+    level = level_program(nest(model, torch.zeros(1, 16), {"full": 1.0}), "full")
+    inputs = np.random.default_rng(0).standard_normal((16, 1, 16)).astype(np.float32)
+    made = SUBJECTS[name].converter.export(level).convert(BuildSpec("int8", {"x": inputs}))
+    (tmp_path / "model").write_bytes(made.model)
+    session = SUBJECTS[name].runtime.open(tmp_path / "model")
+    found = np.stack([next(iter(session.run({"x": case}).values())) for case in inputs])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(inputs)).numpy()
+    assert relative_error(found, expected) < 0.05

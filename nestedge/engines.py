@@ -24,6 +24,8 @@ class EngineRequest:
         strip_weights: the engine has no weights; they come from the model when it is loaded.
         workspace_mib: memory that kernels may have for themselves; None is all there is.
         timing_cache: file that timings of kernels come from, and go to.
+        batches: the least, the best and the most samples that it takes at once; None is the one
+            batch size of the artifact.
     """
 
     on: str | None
@@ -34,6 +36,7 @@ class EngineRequest:
     strip_weights: bool
     workspace_mib: int | None
     timing_cache: Path | None
+    batches: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,37 @@ class EngineReport:
     max_error: float | None
 
 
+@dataclass(frozen=True)
+class EngineModel:
+    """The model that a device would be given.
+
+    Attributes:
+        content: of the file.
+        form: in words, what is another one than in the file that is shipped.
+        line: what builds the engine, where the file is.
+    """
+
+    content: bytes
+    form: str
+    line: str
+
+
 class EngineBuilder(Protocol):
     """A plug-in that builds engines, and runs them where they were built."""
+
+    def model(self, folder: Path, request: EngineRequest, *, version: str) -> EngineModel:
+        """The model of the artifact in a folder in the form that an engine is built from.
+
+        Args:
+            folder: of the artifact.
+            request: how the engine is to be built; where does not matter.
+            version: of the runtime that builds it.
+
+        Raises:
+            UsageError: something is asked for that cannot be.
+            NestedgeError: it has no such form; the message says why.
+        """
+        ...
 
     def build(self, folder: Path, request: EngineRequest) -> EngineReport:
         """Builds the engine of the artifact in a folder.

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from nestedge.errors import MissingDependencyError, NestedgeError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from nestedge.artifact import Artifact
     from nestedge.convert import Converter
     from nestedge.engines import EngineBuilder
 
@@ -72,7 +73,8 @@ class Runtime(Protocol):
     name, as "tflite-legacy" reads those of "tflite"; without it, a runtime reads its own.
 
     One that can say where it runs the operators of a file has the methods `placement` and
-    `operators` too: see `nestedge.placement.PlacingRuntime`.
+    `operators` too: see `nestedge.placement.PlacingRuntime`. One that runs files on a choice of
+    accelerators has the method `on_provider`: see `ProviderRuntime`.
     """
 
     @property
@@ -90,6 +92,20 @@ class Runtime(Protocol):
         Raises:
             UsageError: there is no such file.
             FormatError: the framework does not accept the file.
+        """
+        ...
+
+
+class ProviderRuntime(Runtime, Protocol):
+    """A runtime plug-in whose framework runs a file on one of several execution providers."""
+
+    def on_provider(self, name: str) -> Runtime:
+        """The same plug-in, which does on that provider whatever it does.
+
+        Its `version` names the provider, and so does every record that has the version.
+
+        Raises:
+            UsageError: the framework here has no such provider; the message names those it has.
         """
         ...
 
@@ -134,15 +150,28 @@ def load_converter(name: str) -> Converter:
     return converter
 
 
-def load_runtime(name: str) -> Runtime:
+def load_runtime(name: str, *, provider: str | None = None) -> Runtime:
     """The runtime called `name`.
 
+    Args:
+        name: of it.
+        provider: which of the framework's execution providers is to run files, as in "cuda";
+            without one, that which the runtime uses.
+
     Raises:
-        UsageError: no such runtime is declared.
+        UsageError: no such runtime is declared, it takes no provider, or lacks this one.
         MissingDependencyError: its framework is not installed, or cannot be imported.
     """
     runtime: Runtime = _load(_RUNTIME, name)
-    return runtime
+    if provider is None:
+        return runtime
+    if not hasattr(runtime, "on_provider"):
+        raise UsageError(
+            f"runtime {name!r} takes no provider, and {provider!r} was asked for: leave it out, or "
+            "choose artifacts of a runtime that does, as of 'onnx'"
+        )
+    providing: ProviderRuntime = runtime  # type: ignore[assignment]
+    return providing.on_provider(provider)
 
 
 def load_engine_builder(name: str) -> EngineBuilder:
@@ -160,6 +189,22 @@ def reads(runtime: Runtime) -> str:
     """Name of the runtime whose model files `runtime` opens: its own, unless it says another."""
     name: str = getattr(runtime, "reads", runtime.name)
     return name
+
+
+def readable(artifacts: Sequence[Artifact], runtime: Runtime) -> list[Artifact]:
+    """The artifacts whose model files, or what was compiled from them, `runtime` opens.
+
+    Raises:
+        UsageError: there are none.
+    """
+    read = reads(runtime)
+    found = [found for found in artifacts if read in (found.checked_by, found.runtime)]
+    if not found:
+        known = sorted({artifact.checked_by for artifact in artifacts})
+        raise UsageError(
+            f"runtime {runtime.name!r} opens artifacts of {read!r}; these are of {known}"
+        )
+    return found
 
 
 def check_inputs(expected: Sequence[TensorInfo], given: Mapping[str, Array]) -> None:

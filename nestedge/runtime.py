@@ -60,14 +60,16 @@ class NestedRuntime:
             run by the one that it was built for, of those that are installed.
         precision: of all cells that are to be run; without one, that of the default cell where the
             level has it.
+        provider: as in `nestedge.plugins.load_runtime`.
         threads: CPU threads of the runtime.
 
     Raises:
-        UsageError: there is nothing of that kind in the folder.
+        UsageError: there is nothing of that kind in the folder, or its runtime has no such
+            provider.
         IntegrityError: a file is missing or changed.
         MissingDependencyError: no runtime that could run it is installed.
-        VerificationError: the runtime is another than the cell was built for, and does not give
-            what the level gives.
+        VerificationError: the runtime is another than the cell was built for, or a provider was
+            asked for, and it does not give what the level gives.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class NestedRuntime:
         level: str | None = None,
         runtime: str | None = None,
         precision: str | None = None,
+        provider: str | None = None,
         threads: int = 1,
     ) -> None:
         artifacts, default = _read(Path(folder))
         self._artifacts = artifacts
         self._runtime = runtime
         self._precision = precision
+        self._provider = provider
         self._threads = threads
         self._verified: set[str] = set()
         self._running = threading.Lock()
@@ -171,7 +175,9 @@ class NestedRuntime:
         """The cell of a level that is most like another artifact, of those that can be run."""
         artifact, runtime = self._choose(level, like)
         check_integrity(artifact)
-        if runtime.name != artifact.runtime and artifact.cell not in self._verified:
+        # Neither another runtime nor a provider that was asked for is what the build verified.
+        is_other = runtime.name != artifact.runtime or self._provider is not None
+        if is_other and artifact.cell not in self._verified:
             result = verify_artifact(artifact, runtime, threads=self._threads)
             if not result.passed:
                 raise VerificationError(
@@ -190,13 +196,16 @@ class NestedRuntime:
         usable = _usable(cells, runtime=self._runtime, precision=self._precision)
         # A stable sort: among equals the order of the shipment decides.
         usable.sort(key=lambda a: (a.runtime != like.runtime, a.precision != like.precision))
-        names = dict.fromkeys(self._runtime or artifact.runtime for artifact in usable)
-        found = {name: _installed(name) for name in names}
+        missing: dict[str, MissingDependencyError] = {}
         for artifact in usable:
-            runtime = found[self._runtime or artifact.runtime]
-            if not isinstance(runtime, MissingDependencyError):
-                return artifact, runtime
-        raise MissingDependencyError("; or ".join(map(str, found.values())))
+            name = self._runtime or artifact.runtime
+            if name in missing:
+                continue
+            try:
+                return artifact, load_runtime(name, provider=self._provider)
+            except MissingDependencyError as error:
+                missing[name] = error
+        raise MissingDependencyError("; or ".join(map(str, missing.values())))
 
 
 def best_labels(artifact: Artifact, outputs: Mapping[str, Array], *, top: int = 5) -> list[Label]:
@@ -211,14 +220,6 @@ def best_labels(artifact: Artifact, outputs: Mapping[str, Array], *, top: int = 
     scores = fitting[0].astype(np.float64).reshape(-1)
     best = np.argsort(-scores, kind="stable")[:top]
     return [Label(labels[index], float(scores[index])) for index in best]
-
-
-def _installed(name: str) -> Runtime | MissingDependencyError:
-    """A runtime plug-in, or what it needs."""
-    try:
-        return load_runtime(name)
-    except MissingDependencyError as error:
-        return error
 
 
 def _read(folder: Path) -> tuple[list[Artifact], Artifact]:

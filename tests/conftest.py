@@ -27,3 +27,10 @@ def fake_runtime(site: Path) -> Path:
     """The folder on sys.path in which the runtime "fake" is declared."""
     declare_plugins(site, group="nestedge.runtimes", entries={"fake": "tests.fakes:FakeRuntime"})
     return site
+
+
+@pytest.fixture
+def provider_runtime(site: Path) -> Path:
+    """The folder on sys.path in which the runtime "fake" is declared, one that takes providers."""
+    declare_plugins(site, group="nestedge.runtimes", entries={"fake": "tests.fakes:ProviderFake"})
+    return site

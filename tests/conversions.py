@@ -97,7 +97,7 @@ def _mixed_inputs() -> dict[str, Tensor | dict[str, Tensor]]:
 
 def mixed_case() -> Case:
     """The level "half" of `Mixed`."""
-    return _case(nested_mixed(), "half", _mixed_inputs())
+    return case_of(nested_mixed(), "half", _mixed_inputs())
 
 
 def nested_resnet() -> NestedModel:
@@ -114,7 +114,7 @@ def _images() -> Tensor:
 
 def resnet_case() -> Case:
     """A narrow level of a residual network, one image in, logits out."""
-    return _case(nested_resnet(), "small", {"x": _images()})
+    return case_of(nested_resnet(), "small", {"x": _images()})
 
 
 class Fine(nn.Module):
@@ -144,7 +144,7 @@ def fine_case() -> Case:
     redraw(model, seed=0)
     level = Level(0.5, kernel=3, head_width={"*": 4}, branches={"*": [0, 2]})
     nested = nest(model, _images(), {"small": level}, card=Card(divisor=2))
-    return _case(nested, "small", {"x": _images()})
+    return case_of(nested, "small", {"x": _images()})
 
 
 class Unconvertible(nn.Module):
@@ -167,7 +167,8 @@ def unconvertible_level() -> LevelProgram:
 CASES = {"resnet": resnet_case, "mixed": mixed_case, "fine": fine_case}
 
 
-def _case(nested: NestedModel, level: str, given: Mapping[str, object]) -> Case:
+def case_of(nested: NestedModel, level: str, given: Mapping[str, object]) -> Case:
+    """A level of a nested network, with what it gives for some inputs."""
     with torch.no_grad(), nested.at(level):
         results = flatten(nested.elastic.program.results, nested(**given))
     program = fold_batch_norms(level_program(nested, level))

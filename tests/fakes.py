@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from nestedge.artifact import Artifact, Description, reference_bytes, write_artifact
-from nestedge.errors import FormatError
+from nestedge.errors import FormatError, PlacementError, UsageError
 from nestedge.plugins import Array, TensorInfo, check_inputs
 from nestedge.preprocessing import Preprocessing
 from nestedge.profiling.measurement import Measurement
@@ -41,6 +41,26 @@ class FakeRuntime:
             return FakeSession(safetensors.load(path.read_bytes()))
         except SafetensorError as error:
             raise FormatError(f"{path}: fake refuses it: {error}") from error
+
+
+class ProviderFake(FakeRuntime):
+    """The fake runtime on one of two providers, of which one cannot be started."""
+
+    def __init__(self, provider: str = "") -> None:
+        self._provider = provider
+
+    def on_provider(self, name: str) -> ProviderFake:
+        if name not in ("npu", "dead"):
+            raise UsageError(f"fake has no provider {name!r} here; it has ['dead', 'npu']")
+        return ProviderFake(name)
+
+    def version(self) -> str:
+        return f"fake 1.0 ({self._provider})" if self._provider else "fake 1.0"
+
+    def open(self, path: Path, *, threads: int = 1) -> FakeSession:
+        if self._provider == "dead":
+            raise PlacementError("fake could not start dead")
+        return super().open(path, threads=threads)
 
 
 class FakeSession:

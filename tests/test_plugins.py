@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from nestedge import plugins
 from nestedge.errors import MissingDependencyError, NestedgeError, UsageError
 from nestedge.plugins import TensorInfo, check_inputs
-from tests.fakes import FakeRuntime, declare_plugins
+from tests.fakes import DESCRIPTION, FakeRuntime, declare_plugins, fake_artifact
 
 RUNTIMES = "nestedge.runtimes"
 CONVERTERS = "nestedge.converters"
@@ -41,6 +42,27 @@ def test_a_runtime_reads_its_own_files_or_those_that_it_says() -> None:
 def test_an_unknown_runtime_is_refused_with_a_suggestion(fake_runtime: Path) -> None:
     with pytest.raises(UsageError, match=r"no runtime 'fakke'; .*did you mean 'fake'\?"):
         plugins.load_runtime("fakke")
+
+
+def test_a_runtime_runs_on_the_provider_that_is_asked_for(provider_runtime: Path) -> None:
+    assert plugins.load_runtime("fake").version() == "fake 1.0"
+    assert plugins.load_runtime("fake", provider="npu").version() == "fake 1.0 (npu)"
+    with pytest.raises(UsageError, match=r"no provider 'gpu' here; it has \['dead', 'npu'\]"):
+        plugins.load_runtime("fake", provider="gpu")
+
+
+def test_a_runtime_without_providers_takes_none(fake_runtime: Path) -> None:
+    with pytest.raises(UsageError, match=r"^runtime 'fake' takes no provider, and 'cuda' was .*:"):
+        plugins.load_runtime("fake", provider="cuda")
+
+
+def test_artifacts_are_readable_by_their_runtime_or_by_what_checks_them(tmp_path: Path) -> None:
+    own = fake_artifact(tmp_path)
+    compiled = fake_artifact(tmp_path, replace(DESCRIPTION, runtime="engine"))
+    other = fake_artifact(tmp_path, replace(DESCRIPTION, runtime="x", checked_by="x"))
+    assert plugins.readable([own, other, compiled], FakeRuntime()) == [own, compiled]
+    with pytest.raises(UsageError, match=r"'fake' opens artifacts of 'fake'; these are of \['x'\]"):
+        plugins.readable([other], FakeRuntime())
 
 
 def _plugin(site: Path, name: str, text: str) -> str:

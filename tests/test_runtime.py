@@ -20,6 +20,7 @@ from nestedge.artifact import Artifact
 from nestedge.errors import (
     IntegrityError,
     MissingDependencyError,
+    PlacementError,
     UsageError,
     VerificationError,
 )
@@ -31,6 +32,7 @@ from tests.fakes import (
     DESCRIPTION,
     FakeRuntime,
     FakeSession,
+    ProviderFake,
     declare_plugins,
     fake_artifact,
     linear,
@@ -275,6 +277,39 @@ def test_another_runtime_that_computes_something_else_is_refused(net: Path, site
     with pytest.raises(VerificationError, match=expected) as caught:
         NestedRuntime(net, runtime="fake-wrong")
     assert caught.value.exit_code == 3
+
+
+class WrongProvider(ProviderFake):
+    """Computes something else on its provider."""
+
+    def on_provider(self, name: str) -> WrongProvider:
+        return WrongProvider(name)
+
+    def open(self, path: Path, *, threads: int = 1) -> FakeSession:
+        tensors = safetensors.load(path.read_bytes())
+        return (WrongSession if self._provider else FakeSession)(tensors)
+
+
+def test_a_provider_is_used_once_it_has_run_the_reference(
+    tmp_path: Path, provider_runtime: Path
+) -> None:
+    artifact = fake_artifact(tmp_path)
+    network = NestedRuntime(tmp_path, provider="npu")
+    assert network.run(BATCH)["logits"].tolist() == _expected(artifact)
+    with pytest.raises(PlacementError, match="fake could not start dead"):
+        NestedRuntime(tmp_path, provider="dead")
+    with pytest.raises(UsageError, match="fake has no provider 'gpu' here"):
+        NestedRuntime(tmp_path, provider="gpu")
+
+
+def test_a_provider_that_computes_something_else_is_refused(tmp_path: Path, site: Path) -> None:
+    entry = {"fake": "tests.test_runtime:WrongProvider"}
+    declare_plugins(site, group="nestedge.runtimes", entries=entry)
+    fake_artifact(tmp_path)
+    assert NestedRuntime(tmp_path).cell == "small/fake-fp32"
+    expected = r"runtime 'fake', fake 1\.0 \(npu\), does not give what the level gives"
+    with pytest.raises(VerificationError, match=expected):
+        NestedRuntime(tmp_path, provider="npu")
 
 
 def _other_runtimes(folder: Path) -> None:

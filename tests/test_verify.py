@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from nestedge.artifact import reference_bytes
-from nestedge.errors import FormatError, IntegrityError, MissingDependencyError, UsageError
+from nestedge.errors import (
+    FormatError,
+    IntegrityError,
+    MissingDependencyError,
+    PlacementError,
+    UsageError,
+)
 from nestedge.plugins import Array, TensorInfo
 from nestedge.precisions import PRECISIONS
 from nestedge.profiling.measurement import describe_device
@@ -351,3 +357,25 @@ def test_the_error_does_not_depend_on_the_scale(b: npt.NDArray[np.float64], scal
 )
 def test_the_error_of_odd_values(found: list[float], expected: list[float], error: float) -> None:
     assert relative_error(np.array(found), np.array(expected)) == error
+
+
+def test_a_record_says_the_provider_that_was_asked_for(
+    tmp_path: Path, provider_runtime: Path
+) -> None:
+    fake_build(tmp_path)
+    found = verify_folder(tmp_path, provider="npu")
+    assert [(result.passed, result.runtime_version) for result in found] == [
+        (True, "fake 1.0 (npu)"),
+        (True, "fake 1.0 (npu)"),
+    ]
+    save_verifications(tmp_path, found)
+    assert load_verifications(tmp_path) == found
+    assert {result.runtime_version for result in verify_folder(tmp_path)} == {"fake 1.0"}
+
+
+def test_a_provider_that_cannot_be_started_says_nothing_about_an_artifact(
+    tmp_path: Path, provider_runtime: Path
+) -> None:
+    fake_build(tmp_path)
+    with pytest.raises(PlacementError, match="fake could not start dead"):
+        verify_folder(tmp_path, provider="dead")

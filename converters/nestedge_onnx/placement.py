@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from nestedge.errors import FormatError, NestedgeError, UsageError, did_you_mean
+from nestedge.errors import FormatError, NestedgeError, UsageError
 from nestedge.placement import Operator, Placed, Placement
+from nestedge_onnx.providers import CPU, check_provider
 from nestedge_onnx.refusals import REFUSALS, first_line
-
-CPU = "CPUExecutionProvider"
 
 Shape = tuple[int, ...]
 
@@ -49,34 +48,27 @@ class ProfiledNode:
     provider: str
 
 
-def measured_placement(
-    path: Path, *, accelerator: str | None, threads: int, source: str
-) -> Placement:
+def measured_placement(path: Path, *, accelerator: str, threads: int, source: str) -> Placement:
     """Where onnxruntime runs the nodes of a model file.
 
     Args:
         path: of the file.
-        accelerator: an execution provider; None for that of the CPU, which runs everything.
+        accelerator: an execution provider, as onnxruntime calls it; that of the CPU runs
+            everything.
         threads: CPU threads.
         source: the framework and its version.
 
     Raises:
-        UsageError: there is no such file, or onnxruntime has no such provider here.
+        UsageError: there is no such file.
         FormatError: onnxruntime does not accept the file.
-        NestedgeError: it fails to run it, or cannot start the provider.
+        PlacementError: the provider cannot be started.
+        NestedgeError: onnxruntime fails to run the file.
     """
-    asked = CPU if accelerator is None else accelerator
-    available = onnxruntime.get_available_providers()
-    if asked not in available:
-        raise UsageError(
-            f"{source} has no provider {asked!r} here; it has {', '.join(available)}"
-            f"{did_you_mean(asked, available)}"
-        )
     nodes = _profile(path, [CPU], level=_Level.ORT_ENABLE_BASIC, threads=threads)
     ran = nodes
-    if asked != CPU:
-        ran = _profile(path, [asked, CPU], level=_Level.ORT_ENABLE_BASIC, threads=threads)
-    return compared(nodes, ran, accelerator=asked, source=source)
+    if accelerator != CPU:
+        ran = _profile(path, [accelerator, CPU], level=_Level.ORT_ENABLE_BASIC, threads=threads)
+    return compared(nodes, ran, accelerator=accelerator, source=source)
 
 
 def compared(
@@ -199,15 +191,12 @@ def _profile(
         # A kernel that has packed its weights no longer has them among its inputs.
         options.add_session_config_entry("session.disable_prepacking", "1")
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=list(providers), enable_fallback=0
+            )
         except REFUSALS as error:
             raise FormatError(f"{path}: onnxruntime refuses it: {first_line(error)}") from error
-        if session.get_providers()[0] != providers[0]:
-            # onnxruntime goes on without a provider whose libraries it cannot load.
-            raise NestedgeError(
-                f"onnxruntime has {providers[0]}, but cannot start it: its libraries or its device "
-                "are missing; 'nestedge doctor' shows what is here"
-            )
+        check_provider(session, providers[0])
         try:
             session.run(None, {node.name: _zeros(node) for node in session.get_inputs()})
         except REFUSALS as error:

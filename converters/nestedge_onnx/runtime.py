@@ -13,7 +13,7 @@ from nestedge.placement import Operator, Placement
 from nestedge.plugins import Array, TensorInfo, check_inputs
 from nestedge.verify import Trace
 from nestedge_onnx.placement import file_operators, measured_placement
-from nestedge_onnx.providers import check_provider, provider_named
+from nestedge_onnx.providers import CPU, check_provider, provider_named
 from nestedge_onnx.refusals import REFUSALS, first_line
 
 _DTYPES = {
@@ -33,28 +33,44 @@ _DTYPES = {
 
 
 class OnnxRuntime:
-    """The runtime plug-in "onnx"."""
+    """The runtime plug-in "onnx".
+
+    Args:
+        provider: what runs a model, as onnxruntime calls it; operators that it lacks run on the
+            CPU. None is the CPU alone, which goes without saying.
+    """
 
     name = "onnx"
 
-    def version(self) -> str:
-        """The framework and its version."""
-        return f"onnxruntime {onnxruntime.__version__}"
+    def __init__(self, provider: str | None = None) -> None:
+        self._provider = provider
 
-    def open(self, path: Path, *, threads: int = 1, provider: str = "cpu") -> OnnxSession:
+    def on_provider(self, name: str) -> OnnxRuntime:
+        """This plug-in on another execution provider, as in "cuda".
+
+        Raises:
+            UsageError: onnxruntime has no such provider here; the message names those it has.
+        """
+        return OnnxRuntime(provider_named(name))
+
+    def version(self) -> str:
+        """The framework and its version, and the provider where one was asked for."""
+        provider = "" if self._provider is None else f" ({self._provider})"
+        return f"onnxruntime {onnxruntime.__version__}{provider}"
+
+    def open(self, path: Path, *, threads: int = 1) -> OnnxSession:
         """The model in a file, ready to run.
 
         Args:
             path: an .onnx or .ort file.
             threads: of the CPU.
-            provider: what runs it, as in "cuda"; operators that it lacks run on the CPU.
 
         Raises:
-            UsageError: there is no such file, or onnxruntime has no such provider here.
+            UsageError: there is no such file.
             FormatError: onnxruntime does not accept it.
             PlacementError: the provider cannot be started.
         """
-        asked = provider_named(provider)
+        asked = self._provider or CPU
         if not path.is_file():
             raise UsageError(f"{path}: no such file")
         options = onnxruntime.SessionOptions()
@@ -78,6 +94,7 @@ class OnnxRuntime:
         Raises:
             MissingDependencyError: the package onnx is not installed.
             FormatError: the file is no ONNX model, or onnxruntime does not run it so.
+            PlacementError: the provider cannot be started.
         """
         try:
             # Nothing else on a device needs the package onnx.
@@ -86,7 +103,7 @@ class OnnxRuntime:
             raise MissingDependencyError(
                 "runtime 'onnx' needs onnx to tell the values in between: pip install onnx"
             ) from error
-        return trace_model(path, inputs, threads=threads)
+        return trace_model(path, inputs, provider=self._provider or CPU, threads=threads)
 
     def placement(
         self, path: Path, *, accelerator: str | None = None, threads: int = 1
@@ -98,9 +115,10 @@ class OnnxRuntime:
             FormatError: onnxruntime does not accept the file.
             NestedgeError: it fails to run it, or cannot start the provider.
         """
-        return measured_placement(
-            path, accelerator=accelerator, threads=threads, source=self.version()
-        )
+        # A provider that is asked for here is named by the placement itself.
+        asked = self._provider or CPU if accelerator is None else provider_named(accelerator)
+        source = OnnxRuntime().version()
+        return measured_placement(path, accelerator=asked, threads=threads, source=source)
 
     def operators(self, path: Path) -> tuple[Operator, ...]:
         """The nodes of a model as its file has them.

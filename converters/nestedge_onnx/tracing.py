@@ -13,19 +13,24 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from nestedge.errors import FormatError
 from nestedge.plugins import Array
 from nestedge.verify.trace import Trace, TracedOperator
+from nestedge_onnx.providers import CPU, check_provider
 from nestedge_onnx.refusals import REFUSALS, first_line
 
 
-def trace_model(path: Path, inputs: Mapping[str, Array], *, threads: int = 1) -> Trace:
+def trace_model(
+    path: Path, inputs: Mapping[str, Array], *, provider: str = CPU, threads: int = 1
+) -> Trace:
     """One run of a model, every operator by itself: quantised ones as their QDQ pairs say.
 
     Args:
         path: of the model file.
         inputs: by name, in the shapes and dtypes of the model's.
+        provider: what runs it, as onnxruntime calls it.
         threads: CPU threads.
 
     Raises:
         FormatError: the file is no ONNX model, or onnxruntime does not run it operator by operator.
+        PlacementError: the provider cannot be started.
     """
     try:
         model = onnx.load(path)
@@ -40,8 +45,9 @@ def trace_model(path: Path, inputs: Mapping[str, Array], *, threads: int = 1) ->
     )
     try:
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), _options(threads), providers=["CPUExecutionProvider"]
+            model.SerializeToString(), _options(threads), providers=[provider], enable_fallback=0
         )
+        check_provider(session, provider)
         found = dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
     except REFUSALS as error:
         raise FormatError(f"{path}: cannot be traced: {first_line(error)}") from error

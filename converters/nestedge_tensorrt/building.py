@@ -14,8 +14,15 @@ from nestedge.documents import write_whole
 from nestedge.errors import NestedgeError, UsageError
 from nestedge_tensorrt.engine import ENGINE_FILE, EngineSpec, read_spec, trtexec_arguments
 from nestedge_tensorrt.fingerprint import Fingerprint
+from nestedge_tensorrt.forms import Form, form_for, write_form
 from nestedge_tensorrt.logs import BuildLog, failure, read_log
-from nestedge_tensorrt.options import BUILT_FILE, MODEL_FILE, TIMING_FILE, EngineOptions
+from nestedge_tensorrt.options import (
+    BUILT_FILE,
+    MODEL_FILE,
+    TIMING_FILE,
+    EngineOptions,
+    check_options,
+)
 from nestedge_tensorrt.places import Finished, Place
 from nestedge_tensorrt.probe import PROBE, PROBE_TOOLS, Device, fingerprint_of, read_device
 from nestedge_tensorrt.store import (
@@ -28,6 +35,8 @@ from nestedge_tensorrt.store import (
 from nestedge_tensorrt.versions import is_at_least
 
 TOOLS = ("trtexec", "python")
+FIRST_PYTHON = "8.5"
+"""The first TensorRT whose names in Python the two programs use, with a Python of 3.8."""
 JOB_FILE = "job.json"
 BUILD_SCRIPT = Path(__file__).with_name("device_build.py")
 _MIB = 1 << 20
@@ -62,12 +71,14 @@ def build_engine(
         folder: of a TensorRT artifact, on this machine.
         place: where the engine is built, and belongs.
         by: "trtexec" or "python".
-        options: what is asked of the builder; sparsity and batches are the artifact's.
+        options: what is asked of the builder; sparsity is the artifact's.
         timing_cache: file on this machine that timings come from, and go to.
 
     Raises:
         UsageError: the folder has no such artifact, or the TensorRT there lacks an option.
-        MissingDependencyError: the tool is not installed there.
+        MissingDependencyError: the tool is not installed there, or what rewrites the model for it
+            is not installed here.
+        ConversionError: the model has no form that the TensorRT there builds this engine from.
         NestedgeError: the build failed, or the machine was lost; the message says why.
         IntegrityError: a file of the artifact is missing or changed.
         OSError: this machine's disk is full.
@@ -76,15 +87,18 @@ def build_engine(
     options = replace(
         options,
         sparsity=spec.options.sparsity,
-        batches=spec.options.batches,
         timing_cache=timing_cache is not None,
     )
+    check_options(spec.precision, options)
     device = read_device(place.run(PROBE + PROBE_TOOLS).output)
     version = device.tool(by)
-    command, job = _command(spec, device, version, by=by, options=options)
+    check_tool(by, version)
+    form = form_for(spec, version, options)
     fingerprint = engine_fingerprint(spec, device, tensorrt=version, options=options)
     with tempfile.TemporaryDirectory(prefix="nestedge-", dir=_engines(artifact)) as work:
-        files = {MODEL_FILE: artifact.model_path}
+        model, spec = write_form(artifact, spec, form, work=Path(work))
+        command, job = _command(spec, device, version, by=by, options=options)
+        files = {MODEL_FILE: model}
         if timing_cache is not None and timing_cache.is_file():
             files[TIMING_FILE] = timing_cache
         if by == "python":
@@ -106,6 +120,25 @@ def build_engine(
         if timing_cache is not None and timings.is_file():
             write_whole(timing_cache, timings.read_bytes())
     return target, built
+
+
+def device_model(
+    folder: Path, version: str, options: EngineOptions
+) -> tuple[bytes, Form, Sequence[str]]:
+    """The model that a TensorRT of a version would be given, its form, and the line that builds it.
+
+    Raises:
+        UsageError: the folder has no such artifact, or that TensorRT lacks an option.
+        ConversionError: the model has no form that it builds this engine from.
+    """
+    artifact, spec = read_engine_artifact(folder)
+    options = replace(options, sparsity=spec.options.sparsity)
+    check_options(spec.precision, options)
+    form = form_for(spec, version, options)
+    with tempfile.TemporaryDirectory(prefix="nestedge-") as work:
+        model, spec = write_form(artifact, spec, form, work=Path(work))
+        line = ("trtexec", *trtexec_arguments(spec, version, options))
+        return model.read_bytes(), form, line
 
 
 def read_engine_artifact(folder: Path) -> tuple[Artifact, EngineSpec]:
@@ -179,6 +212,19 @@ def python_job(spec: EngineSpec, version: str, options: EngineOptions) -> dict[s
         if batches is not None
         else {},
     }
+
+
+def check_tool(by: str, version: str) -> None:
+    """Refuses Python on a device whose TensorRT has other names in Python.
+
+    Raises:
+        UsageError: it is older than the programs that run there are for.
+    """
+    if by == "python" and not is_at_least(version, FIRST_PYTHON):
+        raise UsageError(
+            f"Python builds and runs engines from TensorRT {FIRST_PYTHON} on, found {version}: "
+            "build by trtexec"
+        )
 
 
 def _command(

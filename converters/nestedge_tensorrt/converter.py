@@ -7,16 +7,24 @@ from dataclasses import replace
 
 import onnx
 
-from nestedge.convert import BuildSpec, Converted, LevelProgram, check_half, check_spec
+from nestedge.convert import (
+    BuildSpec,
+    Converted,
+    LevelProgram,
+    check_half,
+    check_half_layers,
+    check_spec,
+)
 from nestedge.documents import json_bytes
-from nestedge_onnx.converter import OnnxConverter, converted
+from nestedge_onnx.converter import OnnxConverter, converted, left_layers
 from nestedge_onnx.exporter import export_model
 from nestedge_onnx.grids import on_family_grids
+from nestedge_onnx.half import to_half
 from nestedge_onnx.quantization import FOR_TENSORRT, quantize
 from nestedge_tensorrt.engine import ENGINE_FILE, EngineSpec
 from nestedge_tensorrt.lowering import OPSET, lowered
 from nestedge_tensorrt.options import EngineOptions
-from nestedge_tensorrt.parser import first_version
+from nestedge_tensorrt.parser import check_ranks, first_version
 from nestedge_tensorrt.sparsity import has_sparse_layers
 
 
@@ -31,6 +39,7 @@ class TensorrtConverter:
     checked_by = "onnx"
     suffix = ".onnx"
     precisions = ("fp32", "fp16", "int8")
+    mixed = ("int8",)
     packages = OnnxConverter.packages
 
     def export(self, level: LevelProgram, *, batch: int = 1) -> TensorrtExported:
@@ -40,7 +49,16 @@ class TensorrtConverter:
             NestedgeError: torch.onnx or TensorRT has no operator that the network needs.
         """
         model = lowered(export_model(level, batch=batch))
+        check_ranks(model)
         return TensorrtExported(self, level, model, batch=batch)
+
+    def in_half(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A model with weights and arithmetic in float16, for strongly typed engines.
+
+        Raises:
+            ConversionError: onnxruntime's tools cannot convert it.
+        """
+        return to_half(model)
 
 
 class TensorrtExported:
@@ -70,11 +88,13 @@ class TensorrtExported:
                 cannot hold one of its weights.
         """
         check_spec(self._converter, spec)
+        check_half_layers(self._level, spec)
         if spec.precision == "fp16":
             check_half(self._level)
         model, cases = self._model, None
         if spec.precision == "int8" and spec.calibration:
-            model = quantize(model, spec.calibration, FOR_TENSORRT)
+            left = left_layers(model, self._level, spec)
+            model = quantize(model, spec.calibration, FOR_TENSORRT, left=left)
             cases = min(len(array) for array in spec.calibration.values())
         grids = on_family_grids(model, self._level, spec, single=self._model)
         found = converted(model, self._level, self._converter.packages, grids=grids)
@@ -90,4 +110,5 @@ class TensorrtExported:
             # Of the weights before quantisation: its grid has a zero where they have one.
             options=EngineOptions(sparsity=has_sparse_layers(self._model)),
         )
-        return replace(found, files={ENGINE_FILE: json_bytes(engine.to_json())})
+        files = {ENGINE_FILE: json_bytes(engine.to_json())}
+        return replace(found, half_layers=spec.half_layers, files=files)

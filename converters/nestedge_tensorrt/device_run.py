@@ -98,6 +98,21 @@ class LoadedEngine:
         """Of a tensor, batch axis included; -1 is any size."""
         return tuple(self._engine.get_tensor_shape(name))
 
+    def fits(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor is there, and may have a shape."""
+        found = self.shape(name) if name in self.names else ()
+        sizes = zip(found, shape)  # noqa: B905 - Python 3.8 knows no strict=
+        return len(found) == len(shape) and all(size in (-1, wanted) for size, wanted in sizes)
+
+    def use_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Says how large an input is, where the engine takes several sizes.
+
+        Raises:
+            RuntimeError: the engine was not built for that size.
+        """
+        if -1 in self.shape(name) and not self._context.set_input_shape(name, shape):
+            raise RuntimeError(f"the engine does not take {name} of {shape}")
+
     def run(self, inputs: dict[str, bytes], sizes: dict[str, int]) -> dict[str, bytes]:
         """The content of the outputs by name.
 
@@ -144,10 +159,10 @@ def main(path: str) -> None:
     with open(job["engine"], "rb") as file:  # noqa: PTH123
         engine = LoadedEngine(file.read(), model=job["model"], has_code=job["has_code"])
     for tensor in [*job["inputs"], *job["outputs"]]:
-        if tensor["name"] not in engine.names or engine.shape(tensor["name"]) != tuple(
-            tensor["shape"]
-        ):
+        if not engine.fits(tensor["name"], tuple(tensor["shape"])):
             raise RuntimeError(f"the engine has no tensor {tensor['name']} of {tensor['shape']}")
+    for tensor in job["inputs"]:
+        engine.use_shape(tensor["name"], tuple(tensor["shape"]))
     sizes = {tensor["name"]: tensor["bytes"] for tensor in job["outputs"]}
     with open(job["given"], "rb") as given, open(job["computed"], "wb") as computed:  # noqa: PTH123
         for _ in range(job["cases"]):

@@ -46,23 +46,23 @@ def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _lower_reduction(node: onnx.NodeProto, model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    axes = _constant(node, model, 1)
+    axes = constant(node, model, 1)
     if axes is not None and axes.size:
         node.attribute.append(helper.make_attribute("axes", [int(axis) for axis in axes.ravel()]))
-    elif _integer(node, "noop_with_empty_axes", 0):
+    elif integer(node, "noop_with_empty_axes", 0):
         raise unparsable(node, "it reduces no axis")
     del node.input[1:]
-    _drop(node, "noop_with_empty_axes")
+    drop(node, "noop_with_empty_axes")
     return []
 
 
 def _lower_split(node: onnx.NodeProto, model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    count = _integer(node, "num_outputs", 0)
-    _drop(node, "num_outputs")
+    count = integer(node, "num_outputs", 0)
+    drop(node, "num_outputs")
     if not count:
         return []
     # Equal parts, of which the last may be smaller; opset 17 wants their sizes then.
-    size = _shape(model, node.input[0])[_integer(node, "axis", 0)]
+    size = known_shape(model, node.input[0])[integer(node, "axis", 0)]
     part = -(-size // count)
     sizes = np.array([*[part] * (count - 1), size - part * (count - 1)], np.int64)
     name = f"{node.output[0]}_sizes"
@@ -72,7 +72,7 @@ def _lower_split(node: onnx.NodeProto, model: onnx.ModelProto) -> list[onnx.Tens
 
 
 def _lower_pad(node: onnx.NodeProto, model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    if _constant(node, model, 3) is not None:
+    if constant(node, model, 3) is not None:
         raise unparsable(node, "it names the axes that it pads")
     del node.input[3:]
     return []
@@ -81,9 +81,9 @@ def _lower_pad(node: onnx.NodeProto, model: onnx.ModelProto) -> list[onnx.Tensor
 def _lower_resize(node: onnx.NodeProto, _: onnx.ModelProto) -> list[onnx.TensorProto]:
     names = {item.name: item for item in node.attribute}
     policy = names["keep_aspect_ratio_policy"].s if "keep_aspect_ratio_policy" in names else b""
-    if _integer(node, "antialias", 0) or "axes" in names or policy not in (b"", b"stretch"):
+    if integer(node, "antialias", 0) or "axes" in names or policy not in (b"", b"stretch"):
         raise unparsable(node, "it smooths, names its axes, or keeps the aspect ratio")
-    _drop(node, "antialias", "keep_aspect_ratio_policy")
+    drop(node, "antialias", "keep_aspect_ratio_policy")
     return []
 
 
@@ -108,7 +108,7 @@ _LOWERINGS: dict[str, Callable[[onnx.NodeProto, onnx.ModelProto], list[onnx.Tens
 """For each operator that opset 18 changed, what rewrites a node and gives the constants it adds."""
 
 
-def _constant(node: onnx.NodeProto, model: onnx.ModelProto, index: int) -> Array | None:
+def constant(node: onnx.NodeProto, model: onnx.ModelProto, index: int) -> Array | None:
     """The value of an optional input; None where the node has none."""
     name = node.input[index] if index < len(node.input) else ""
     if not name:
@@ -119,18 +119,21 @@ def _constant(node: onnx.NodeProto, model: onnx.ModelProto, index: int) -> Array
     raise unparsable(node, f"its input {name!r} is computed; it must be a constant")
 
 
-def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
+def integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An attribute of a node."""
     found = [int(item.i) for item in node.attribute if item.name == name]
     return found[0] if found else default
 
 
-def _drop(node: onnx.NodeProto, *names: str) -> None:
+def drop(node: onnx.NodeProto, *names: str) -> None:
+    """Takes attributes from a node."""
     kept = [item for item in node.attribute if item.name not in names]
     del node.attribute[:]
     node.attribute.extend(kept)
 
 
-def _shape(model: onnx.ModelProto, name: str) -> list[int]:
+def known_shape(model: onnx.ModelProto, name: str) -> list[int]:
+    """Of a value, by shape inference."""
     graph = shape_inference.infer_shapes(model).graph
     for value in [*graph.input, *graph.value_info]:
         if value.name == name:

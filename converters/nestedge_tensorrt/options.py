@@ -28,6 +28,20 @@ class Batches:
     best: int
     most: int
 
+    @classmethod
+    def of(cls, least: int, best: int, most: int) -> Batches:
+        """The sizes that somebody asks for.
+
+        Raises:
+            UsageError: they are not in ascending order, or less than 1.
+        """
+        if not 1 <= least <= best <= most:
+            raise UsageError(
+                f"expected three batch sizes, from the least to the most, got {least}, {best}, "
+                f"{most}"
+            )
+        return cls(least, best, most)
+
     def to_json(self) -> list[int]:
         """What `from_json` reads."""
         return [self.least, self.best, self.most]
@@ -137,10 +151,7 @@ class _Known:
     remedy: str
 
 
-_TYPED = (
-    "TensorRT 11 builds strongly typed networks only: for int8 ask for a strongly typed engine; "
-    "for fp16 take TensorRT 10"
-)
+_TYPED = "TensorRT 11 builds strongly typed networks only: ask for a strongly typed engine"
 _KNOWN: Mapping[str, _Known] = {
     "--onnx": _Known("8.2", None, ""),
     "--saveEngine": _Known("8.2", None, ""),
@@ -215,10 +226,15 @@ def check_options(precision: str, options: EngineOptions) -> None:
     Raises:
         UsageError: naming the two.
     """
-    if options.strongly_typed and precision == "fp16":
+    if options.batches is not None and options.strip_weights:
         raise UsageError(
-            "a strongly typed engine computes in the types of its model, which are fp32 in a cell "
-            "of fp16: build it weakly typed, with TensorRT 10 or earlier"
+            "an engine without weights takes them from the model that is shipped, which is for one "
+            "batch size: build an engine for several with its weights"
+        )
+    if options.strongly_typed and options.strip_weights and precision == "fp16":
+        raise UsageError(
+            "an engine without weights takes them from the model that is shipped, whose weights "
+            "are fp32: build a strongly typed engine of fp16 with its weights"
         )
     if options.dla_core is not None and precision == "fp32":
         raise UsageError("a DLA computes in fp16 and int8 only: build a cell of these for it")
@@ -231,6 +247,7 @@ def _type_flags(precision: str, options: EngineOptions) -> list[str]:
     # Without --noTF32 TensorRT multiplies in TF32, of 10 bits, where the GPU has it (Orin does).
     exact = ["--noTF32"] if precision == "fp32" else []
     if options.strongly_typed:
+        # The model has the types then: that of a cell of fp16 is rewritten in half precision.
         return ["--stronglyTyped", *exact]
     # In int8, layers without pairs run in half precision.
     return {"fp32": exact, "fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}[precision]

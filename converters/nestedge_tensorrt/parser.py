@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import onnx
+from onnx import shape_inference
 
 from nestedge.errors import ConversionError
 from nestedge.plugins import TensorInfo
 from nestedge.reasons import conversion_error
 from nestedge_tensorrt.engine import DTYPES, VERSIONS
+from nestedge_tensorrt.versions import version_key
 
 _NAMES = """
 Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil
@@ -34,6 +36,22 @@ Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Whe
 OPERATORS = frozenset(_NAMES.split())
 """The operators that TensorRT 8.5 and everything later parses."""
 
+_SINCE_8_4 = """
+GridSample HardSwish MeanVarianceNormalization Mod NonZero OneHot RandomNormal RandomNormalLike
+Reciprocal RoiAlign Shrink Trilu Xor
+"""
+
+OLDEST_OPERATORS = OPERATORS - frozenset(_SINCE_8_4.split())
+"""The operators that TensorRT 8.2 parses too, in opset 13, by its docs/operators.md."""
+
+OLDEST = "8.2"
+"""The first TensorRT that a file is made for."""
+
+_OLDEST_OPSET = 13
+
+MOST_DIMENSIONS = 8
+"""That a tensor may have: `Dims::MAX_DIMS` in NvInferRuntimeCommon.h, from 8.2 to 11.0."""
+
 LATER = {"LayerNormalization": "8.6", "IsInf": "8.6", "CastLike": "9.2", "Hardmax": "9.2"}
 """The operators of opset 17 that came later, each with the first version that parses it."""
 
@@ -42,13 +60,14 @@ def first_version(model: onnx.ModelProto, tensors: Iterable[TensorInfo]) -> str:
     """The first TensorRT that parses a model, as in "8.6".
 
     Args:
-        model: of opset 17.
+        model: of opset 17, or of 13.
         tensors: its inputs and outputs.
 
     Raises:
         ConversionError: none does; the message names the operator or the tensor.
     """
-    versions = {VERSIONS[0]}
+    is_oldest = model.opset_import[0].version <= _OLDEST_OPSET
+    versions = {OLDEST if is_oldest else VERSIONS[0]}
     for node in model.graph.node:
         if node.op_type in LATER:
             versions.add(LATER[node.op_type])
@@ -61,7 +80,30 @@ def first_version(model: onnx.ModelProto, tensors: Iterable[TensorInfo]) -> str:
         if info.dtype == "int64":
             # Older parsers make int32 of it: another engine than engine.json describes.
             versions.add("10.0")
-    return max(versions, key=VERSIONS.index)
+    return max(versions, key=version_key)
+
+
+def check_ranks(model: onnx.ModelProto) -> None:
+    """Refuses tensors of more dimensions than TensorRT has.
+
+    Raises:
+        ConversionError: naming the operator that gives or reads one.
+    """
+    graph = shape_inference.infer_shapes(model).graph
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    ranks |= {item.name: len(item.dims) for item in graph.initializer}
+    for node in model.graph.node:
+        for name in (*node.input, *node.output):
+            if ranks.get(name, 0) > MOST_DIMENSIONS:
+                raise conversion_error(
+                    "too-many-dimensions",
+                    f"TensorRT has tensors of at most {MOST_DIMENSIONS} dimensions; {name!r} of "
+                    f"{node.op_type} ({node.name!r}) has {ranks[name]}",
+                    operator=node.op_type,
+                )
 
 
 def unparsable(node: onnx.NodeProto, reason: str) -> ConversionError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
-from nestedge.engines import EngineReport, EngineRequest
+from nestedge.engines import EngineModel, EngineReport, EngineRequest
 from nestedge.errors import UsageError
-from nestedge_tensorrt.building import TOOLS, build_engine
-from nestedge_tensorrt.options import EngineOptions
+from nestedge_tensorrt.building import TOOLS, build_engine, device_model
+from nestedge_tensorrt.options import Batches, EngineOptions
 from nestedge_tensorrt.places import place
 from nestedge_tensorrt.store import BuiltEngine, built_engines, engine_folder
 from nestedge_tensorrt.verifying import verify_engine
@@ -28,21 +29,24 @@ class TensorrtEngines:
         """
         if request.by not in TOOLS:
             raise UsageError(f"an engine is built by {' or '.join(TOOLS)}, not {request.by!r}")
-        options = EngineOptions(
-            strongly_typed=request.strongly_typed,
-            dla_core=request.dla_core,
-            version_compatible=request.version_compatible,
-            strip_weights=request.strip_weights,
-            workspace_mib=request.workspace_mib,
-        )
         target, built = build_engine(
             folder,
             place(request.on),
             by=request.by,
-            options=options,
+            options=_options(request),
             timing_cache=request.timing_cache,
         )
         return _report(target, built)
+
+    def model(self, folder: Path, request: EngineRequest, *, version: str) -> EngineModel:
+        """The model of the artifact in a folder in the form that an engine is built from.
+
+        Raises:
+            UsageError: something is asked for that cannot be.
+            NestedgeError: it has no such form; the message says why.
+        """
+        content, form, line = device_model(folder, version, _options(request))
+        return EngineModel(content, str(form), shlex.join(line))
 
     def verify(self, folder: Path, *, on: str | None) -> EngineReport:
         """Compares what the engine of an artifact gives with its level, where it was built.
@@ -64,6 +68,17 @@ class TensorrtEngines:
             _report(engine_folder(folder, built.fingerprint), built)
             for built in built_engines(folder)
         ]
+
+
+def _options(request: EngineRequest) -> EngineOptions:
+    return EngineOptions(
+        strongly_typed=request.strongly_typed,
+        dla_core=request.dla_core,
+        version_compatible=request.version_compatible,
+        strip_weights=request.strip_weights,
+        workspace_mib=request.workspace_mib,
+        batches=None if request.batches is None else Batches.of(*request.batches),
+    )
 
 
 def _report(folder: Path, built: BuiltEngine) -> EngineReport:

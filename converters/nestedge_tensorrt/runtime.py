@@ -89,6 +89,11 @@ class TensorrtSession:
         weakref.finalize(self, engine.close)
         for info in (*self.inputs, *self.outputs):
             _check(engine, info, path)
+        try:
+            for info in self.inputs:
+                engine.use_shape(info.name, info.shape)
+        except RuntimeError as error:
+            raise FormatError(f"{path}: {error}: build one for a batch of 1 too") from error
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs by name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,17 @@ from nestedge.errors import NestedgeError, VerificationError
 from nestedge.expressions import Array
 from nestedge.plugins import TensorInfo
 from nestedge.verify import relative_error
-from nestedge_tensorrt.building import JOB_FILE, engine_fingerprint, read_engine_artifact
+from nestedge_tensorrt.building import (
+    JOB_FILE,
+    check_tool,
+    engine_fingerprint,
+    read_engine_artifact,
+)
 from nestedge_tensorrt.logs import failure
 from nestedge_tensorrt.options import BUILT_FILE, MODEL_FILE, EngineOptions
 from nestedge_tensorrt.places import Place
 from nestedge_tensorrt.probe import PROBE, PROBE_TOOLS, read_device
+from nestedge_tensorrt.samples import in_batches
 from nestedge_tensorrt.store import UNVERIFIED, VERIFIED, BuiltEngine, usable_engine, write_state
 
 RUN_SCRIPT = Path(__file__).with_name("device_run.py")
@@ -34,7 +40,8 @@ def verify_engine(folder: Path, place: Place) -> BuiltEngine:
     Python with TensorRT's module runs it on the device; nothing of nestedge is needed there.
 
     Raises:
-        UsageError: there is no artifact of TensorRT, or no engine of it.
+        UsageError: there is no artifact of TensorRT, no engine of it, or TensorRT is too old to be
+            run from Python.
         MissingDependencyError: the device has no TensorRT for Python.
         NestedgeError: the engine belongs elsewhere, or could not be run.
         VerificationError: it is not its level; it stays unverified.
@@ -43,15 +50,17 @@ def verify_engine(folder: Path, place: Place) -> BuiltEngine:
     artifact, spec = read_engine_artifact(folder)
     device = read_device(place.run(PROBE + PROBE_TOOLS).output)
     version = device.tool("python")
+    check_tool("python", version)
     here = engine_fingerprint(spec, device, tensorrt=version, options=EngineOptions())
     path, built = usable_engine(artifact, here)
     reference = read_reference(artifact)
-    with tempfile.TemporaryDirectory(prefix="nestedge-") as work:
-        computed = _run(artifact, place, reference, engine=path, built=built, work=Path(work))
-    outputs = _arrays(computed, artifact.outputs, reference.cases, where=artifact.cell)
+    batches = built.options.batches
+    # Kernels are chosen for the best size; the others are those that they must do too.
+    given = [reference]
+    if batches is not None:
+        given = [in_batches(reference, size) for size in sorted(set(batches.to_json()))]
     error, name = max(
-        (relative_error(outputs[info.name], reference.outputs[info.name]), info.name)
-        for info in artifact.outputs
+        _worst(artifact, place, reference, engine=path, built=built) for reference in given
     )
     passed = error <= artifact.tolerance
     found = replace(
@@ -70,6 +79,25 @@ def verify_engine(folder: Path, place: Place) -> BuiltEngine:
     return found
 
 
+def _worst(
+    artifact: Artifact, place: Place, reference: Reference, *, engine: Path, built: BuiltEngine
+) -> tuple[float, str]:
+    """The largest error of an output, and the name of that."""
+    with tempfile.TemporaryDirectory(prefix="nestedge-") as work:
+        computed = _run(artifact, place, reference, engine=engine, built=built, work=Path(work))
+    infos = _sized(artifact.outputs, reference.outputs)
+    outputs = _arrays(computed, infos, reference.cases, where=artifact.cell)
+    return max(
+        (relative_error(outputs[info.name], reference.outputs[info.name]), info.name)
+        for info in infos
+    )
+
+
+def _sized(infos: Sequence[TensorInfo], arrays: Mapping[str, Array]) -> tuple[TensorInfo, ...]:
+    """Tensors in the batch size that the cases of a reference have."""
+    return tuple(replace(info, shape=arrays[info.name].shape[1:]) for info in infos)
+
+
 def _run(
     artifact: Artifact,
     place: Place,
@@ -80,7 +108,7 @@ def _run(
     work: Path,
 ) -> bytes:
     """What the engine computes, case after case, and in each case output after output."""
-    (work / JOB_FILE).write_text(json.dumps(_job(artifact, built, cases=reference.cases)))
+    (work / JOB_FILE).write_text(json.dumps(_job(artifact, built, reference)))
     (work / _GIVEN).write_bytes(_given(artifact.inputs, reference))
     files = {name: work / name for name in (JOB_FILE, _GIVEN)}
     files |= {RUN_SCRIPT.name: RUN_SCRIPT, BUILT_FILE: engine}
@@ -97,7 +125,7 @@ def _run(
     return (work / _COMPUTED).read_bytes()
 
 
-def _job(artifact: Artifact, built: BuiltEngine, *, cases: int) -> dict[str, object]:
+def _job(artifact: Artifact, built: BuiltEngine, reference: Reference) -> dict[str, object]:
     def tensors(infos: Sequence[TensorInfo]) -> list[dict[str, object]]:
         return [
             {"name": info.name, "shape": list(info.shape), "bytes": size_bytes(info)}
@@ -108,9 +136,9 @@ def _job(artifact: Artifact, built: BuiltEngine, *, cases: int) -> dict[str, obj
         "engine": BUILT_FILE,
         "model": MODEL_FILE if built.options.strip_weights else None,
         "has_code": built.options.version_compatible,
-        "inputs": tensors(artifact.inputs),
-        "outputs": tensors(artifact.outputs),
-        "cases": cases,
+        "inputs": tensors(_sized(artifact.inputs, reference.inputs)),
+        "outputs": tensors(_sized(artifact.outputs, reference.outputs)),
+        "cases": reference.cases,
         "given": _GIVEN,
         "computed": _COMPUTED,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,9 @@ import click
 
 from nestedge.artifact import read_artifact
 from nestedge.cli.text import json_option, print_json, table
+from nestedge.documents import write_whole
 from nestedge.engines import EngineBuilder, EngineReport, EngineRequest
+from nestedge.errors import UsageError
 from nestedge.plugins import load_engine_builder
 
 _ON = click.option(
@@ -27,6 +30,17 @@ def command(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+_TYPED = click.option(
+    "--strongly-typed", is_flag=True, help="Compute in the model's types; TensorRT 9."
+)
+_BATCH = click.option(
+    "--batch",
+    "batches",
+    metavar="MIN:OPT:MAX",
+    help="Batch sizes that it takes: the least, the one it is fastest at, the most.",
+)
+
+
 @command.command("build")
 @_FOLDER
 @_ON
@@ -37,10 +51,11 @@ def command(ctx: click.Context) -> None:
     show_default=True,
     help="What builds it on the device.",
 )
-@click.option("--strongly-typed", is_flag=True, help="Compute in the model's types; TensorRT 9.")
+@_TYPED
 @click.option("--dla", "dla_core", type=click.IntRange(min=0), help="DLA core that takes layers.")
 @click.option("--version-compatible", is_flag=True, help="Later versions load it; TensorRT 8.6.")
 @click.option("--strip-weights", is_flag=True, help="Weights stay in the model; TensorRT 10.")
+@_BATCH
 @click.option(
     "--workspace", "workspace_mib", type=click.IntRange(min=1), help="MiB that kernels may have."
 )
@@ -58,6 +73,7 @@ def build(
     dla_core: int | None,
     version_compatible: bool,
     strip_weights: bool,
+    batches: str | None,
     workspace_mib: int | None,
     timing_cache: Path | None,
     as_json: bool,
@@ -75,8 +91,45 @@ def build(
         strip_weights=strip_weights,
         workspace_mib=workspace_mib,
         timing_cache=timing_cache,
+        batches=None if batches is None else _sizes(batches),
     )
     _print([_builder(folder).build(folder, request)], as_json)
+
+
+@command.command("model")
+@_FOLDER
+@click.option("--tensorrt", "version", required=True, help="Version of TensorRT, as in 8.2.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("model.onnx"),
+    show_default=True,
+    help="File that is written.",
+)
+@_TYPED
+@_BATCH
+def model(
+    folder: Path, version: str, output: Path, strongly_typed: bool, batches: str | None
+) -> None:
+    """Write the model of the artifact in FOLDER as build would send it to a device with TensorRT.
+
+    What it says is the line that builds the engine there, in the folder of the file.
+    """
+    request = EngineRequest(
+        on=None,
+        by="trtexec",
+        strongly_typed=strongly_typed,
+        dla_core=None,
+        version_compatible=False,
+        strip_weights=False,
+        workspace_mib=None,
+        timing_cache=None,
+        batches=None if batches is None else _sizes(batches),
+    )
+    found = _builder(folder).model(folder, request, version=version)
+    write_whole(output, found.content)
+    click.echo(f"{output}: {found.form}\n{found.line}")
 
 
 @command.command("verify")
@@ -97,6 +150,15 @@ def verify(folder: Path, on: str | None, as_json: bool) -> None:
 def list_engines(folder: Path, as_json: bool) -> None:
     """List the engines of the artifact in FOLDER, and what each belongs to."""
     _print(_builder(folder).engines(folder), as_json)
+
+
+def _sizes(text: str) -> tuple[int, int, int]:
+    """The three numbers of MIN:OPT:MAX."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+)", text)
+    if found is None:
+        raise UsageError(f"--batch: expected MIN:OPT:MAX, as in 1:4:8, found {text!r}")
+    least, best, most = map(int, found.groups())
+    return least, best, most
 
 
 def _builder(folder: Path) -> EngineBuilder:

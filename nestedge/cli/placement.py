@@ -30,7 +30,7 @@ from nestedge.plugins import load_runtime
 )
 @click.option(
     "--accelerator",
-    help="XNNPACK, an execution provider, DLA; without it, that which the runtime uses.",
+    help="XNNPACK, an execution provider as in cuda, DLA; without it, that which the runtime uses.",
 )
 @click.option(
     "--require",

@@ -13,6 +13,7 @@ from nestedge.cli.text import (
     json_option,
     print_json,
     progress,
+    provider_option,
     table,
     threads_option,
 )
@@ -41,21 +42,42 @@ from nestedge.profiling.measure import (
     type=click.Path(path_type=Path),
     help="A .npz of 'inputs' and 'labels': measures the accuracy too.",
 )
+@click.option(
+    "--runtime",
+    help="The runtime that runs them, and only those that it opens; without it, each by its own.",
+)
+@provider_option
 @threads_option
 @json_option
 def command(
-    folder: Path, rounds: int, seed: int, data: Path | None, threads: int, as_json: bool
+    folder: Path,
+    rounds: int,
+    seed: int,
+    data: Path | None,
+    runtime: str | None,
+    provider: str | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Measure the artifacts in FOLDER on this device, and keep the results in measurements.json.
 
     Everything is warmed up, then run in rounds of shuffled order, so that drift hits all alike.
-    Artifacts whose engine only another device can build get an accuracy, but no latency.
+    Artifacts whose engine only another device can build get an accuracy, but no latency. Exit
+    code 4: the provider cannot be started.
     """
     # First, since data that does not fit must not show after minutes of measuring.
-    accuracies = [] if data is None else _accuracies(folder, data, threads=threads)
+    accuracies = []
+    if data is not None:
+        accuracies = _accuracies(folder, data, runtime=runtime, provider=provider, threads=threads)
     with progress("measuring", rounds, hidden=as_json) as advance:
         measurements = profile_folder(
-            folder, rounds=rounds, seed=seed, threads=threads, after_round=advance
+            folder,
+            rounds=rounds,
+            seed=seed,
+            runtime=runtime,
+            provider=provider,
+            threads=threads,
+            after_round=advance,
         )
     measurements += accuracies
     if not measurements:
@@ -76,11 +98,20 @@ def command(
     click.echo(f"on {first.device}, threads: {first.threads}; kept in {path}")
 
 
-def _accuracies(folder: Path, path: Path, *, threads: int) -> list[Measurement]:
+def _accuracies(
+    folder: Path, path: Path, *, runtime: str | None, provider: str | None, threads: int
+) -> list[Measurement]:
     """The accuracy of every artifact on the test set in a file."""
     data = read_labelled(path)
     try:
-        return measure_accuracies(folder, inputs=data.inputs, labels=data.labels, threads=threads)
+        return measure_accuracies(
+            folder,
+            inputs=data.inputs,
+            labels=data.labels,
+            runtime=runtime,
+            provider=provider,
+            threads=threads,
+        )
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
 

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from nestedge.artifact import Artifact
-from nestedge.cli.text import json_option, print_json, table, threads_option
+from nestedge.cli.text import json_option, print_json, provider_option, table, threads_option
 from nestedge.documents import read_arrays, write_arrays
 from nestedge.errors import UsageError
 from nestedge.images import read_image
@@ -25,6 +25,7 @@ _ARRAYS = (".npy", ".npz")
 @click.option("-r", "--runtime", help="Runtime plug-in; without it the one that a cell is for.")
 @click.option("-p", "--precision", help="As in int8.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Writes all outputs: .npz.")
+@provider_option
 @threads_option
 @json_option
 def command(
@@ -35,19 +36,25 @@ def command(
     runtime: str | None,
     precision: str | None,
     output: Path | None,
+    provider: str | None,
     threads: int,
     as_json: bool,
 ) -> None:
     """Run what is in FOLDER on DATA: an image, a .npy, or a .npz with the inputs' names.
 
     FOLDER is one that was fetched, that of a build, or that of one artifact. Exit code 6: a file is
-    not the one that was built. 3: another runtime than the cell is for does not give what its level
-    gives.
+    not the one that was built. 3: another runtime than the cell is for, or a provider, does not
+    give what its level gives. 4: the provider cannot be started.
     """
     if output is not None and output.suffix != ".npz":
         raise UsageError(f"{output}: expected a name that ends in .npz")
     opened = NestedRuntime(
-        folder, level=level, runtime=runtime, precision=precision, threads=threads
+        folder,
+        level=level,
+        runtime=runtime,
+        precision=precision,
+        provider=provider,
+        threads=threads,
     )
     inputs = _read_inputs(opened.artifact, data)
     try:

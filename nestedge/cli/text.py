@@ -31,6 +31,14 @@ def threads_option(command: Command) -> Command:
     )(command)
 
 
+def provider_option(command: Command) -> Command:
+    """Gives a verb the option --provider."""
+    return click.option(
+        "--provider",
+        help="Execution provider of onnxruntime, as in cuda; without it, the CPU.",
+    )(command)
+
+
 def calibration_option(command: Command) -> Command:
     """Gives a verb the option --calibration."""
     return click.option(

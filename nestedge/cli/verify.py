@@ -9,7 +9,14 @@ from pathlib import Path
 import click
 
 from nestedge.artifact import Artifact, find_artifacts
-from nestedge.cli.text import folder_argument, json_option, print_json, table, threads_option
+from nestedge.cli.text import (
+    folder_argument,
+    json_option,
+    print_json,
+    provider_option,
+    table,
+    threads_option,
+)
 from nestedge.errors import UsageError, VerificationError
 from nestedge.matrix import MATRIX_FILE, Cell, read_matrix
 from nestedge.placement import check_share, place_folder
@@ -52,6 +59,7 @@ from nestedge.verify.localisation import Network
     type=click.FloatRange(0, 1),
     help="Share of the MACs that must run on the accelerator, as in 0.98: see placement.",
 )
+@provider_option
 @threads_option
 @json_option
 def command(
@@ -62,6 +70,7 @@ def command(
     trace: bool,
     model: Path | None,
     share: float | None,
+    provider: str | None,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -69,11 +78,14 @@ def command(
 
     Of what is not its level, the operator at which the error arises is named. Keeps the results in
     verifications.json. Exit code 6: a file is not the one that was built. 3: an artifact is not
-    its level. 4: all are, and too much of one runs elsewhere than on the accelerator.
+    its level. 4: the provider cannot be started, or all are their levels and too much of one runs
+    elsewhere than on the accelerator.
     """
     network = None if model is None else _network(model)
-    results = _verified(folder, runtime=runtime, data=data, threads=threads)
-    results = localise_failures(folder, results, threads=threads, all_cells=trace, network=network)
+    results = _verified(folder, data, runtime=runtime, provider=provider, threads=threads)
+    results = localise_failures(
+        folder, results, provider=provider, threads=threads, all_cells=trace, network=network
+    )
     artifacts = {artifact.cell: artifact for artifact in find_artifacts(folder)}
     unbuilt = _unbuilt(folder)
     # Printed first: a folder that cannot be written to hides no result.
@@ -87,15 +99,18 @@ def command(
         reasons = "; ".join(f"{result.cell}: {result.reason}" for result in failed)
         raise VerificationError(f"{len(failed)} of {len(results)} failed: {reasons}")
     if share is not None:
-        check_share(place_folder(folder, runtime=runtime, threads=threads), share)
+        placements = place_folder(folder, runtime=runtime, accelerator=provider, threads=threads)
+        check_share(placements, share)
 
 
 def _verified(
-    folder: Path, *, runtime: str | None, data: Path | None, threads: int
+    folder: Path, data: Path | None, *, runtime: str | None, provider: str | None, threads: int
 ) -> list[Verification]:
     given: LabelledData | None = None if data is None else read_labelled(data)
     try:
-        return verify_folder(folder, runtime=runtime, threads=threads, data=given)
+        return verify_folder(
+            folder, runtime=runtime, provider=provider, threads=threads, data=given
+        )
     except ValueError as error:
         raise UsageError(f"{data}: {error}") from error
 

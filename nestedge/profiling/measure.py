@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nestedge.artifact import Artifact, check_integrity, find_artifacts, read_reference
 from nestedge.errors import UsageError
-from nestedge.plugins import Array, Runtime, Session, load_runtime
+from nestedge.plugins import Array, Runtime, Session, load_runtime, readable
 from nestedge.profiling.labelled import LabelledData
 from nestedge.profiling.measurement import (
     Measurement,
@@ -42,6 +42,8 @@ def profile_folder(
     *,
     rounds: int,
     seed: int,
+    runtime: str | None = None,
+    provider: str | None = None,
     threads: int = 1,
     after_round: Callable[[], None] | None = None,
 ) -> list[Measurement]:
@@ -55,34 +57,37 @@ def profile_folder(
         folder: as `nestedge.artifact.find_artifacts` takes it.
         rounds: runs of each artifact after its warm-up.
         seed: of the order of the runs, and of the intervals.
+        runtime: name of a runtime plug-in: it runs the artifacts whose model it opens, and no
+            others are measured; without it all are, each by the plug-in that it is for.
+        provider: as in `nestedge.plugins.load_runtime`.
         threads: CPU threads of the runtimes.
         after_round: is called between the rounds of runs, to show progress.
 
     Raises:
         IntegrityError: a file is missing or changed.
         MissingDependencyError: the runtime of an artifact is not installed.
+        UsageError: there is no such runtime, it opens none of the artifacts, or has no such
+            provider.
         FormatError: a runtime does not accept its model.
     """
-    artifacts = [found for found in find_artifacts(folder) if not found.is_engine_unbuilt]
+    chosen = _chosen(folder, runtime)
+    artifacts = [found for found in chosen if not found.is_engine_unbuilt]
     if not artifacts:
         return []
-    for artifact in artifacts:
-        check_integrity(artifact)
-    runtimes = {name: load_runtime(name) for name in sorted({a.runtime for a in artifacts})}
-    opens = {a.cell: _opening(a, runtimes[a.runtime], threads) for a in artifacts}
+    runtimes = _loaded({a.cell: runtime or a.runtime for a in artifacts}, provider=provider)
+    opens = {a.cell: _opening(a, runtimes[a.cell], threads) for a in artifacts}
     rng = np.random.default_rng(seed)
     # Only the first load reads the disk; waiting for a stable time is of no use here.
     once = WarmUp(at_most_calls=1)
     loads = measure_interleaved(opens, rounds=_LOADS, rng=rng, warm_up=once)
     runs = {a.cell: _running(a, opens[a.cell]()) for a in artifacts}
     latencies = measure_interleaved(runs, rounds=rounds, rng=rng, after_round=after_round)
-    versions = {name: runtime.version() for name, runtime in runtimes.items()}
     return [
         _timing(
             artifact,
             summarize(times[artifact.cell], rng=rng),
             quantity=quantity,
-            runtime_version=versions[artifact.runtime],
+            runtime_version=runtimes[artifact.cell].version(),
             threads=threads,
         )
         for artifact in artifacts
@@ -91,7 +96,13 @@ def profile_folder(
 
 
 def measure_accuracies(
-    folder: Path, *, inputs: Array, labels: Array, threads: int = 1
+    folder: Path,
+    *,
+    inputs: Array,
+    labels: Array,
+    runtime: str | None = None,
+    provider: str | None = None,
+    threads: int = 1,
 ) -> list[Measurement]:
     """The accuracy of every artifact in a folder, by cell, each in the runtime that checks it.
 
@@ -102,22 +113,22 @@ def measure_accuracies(
         folder: as `nestedge.artifact.find_artifacts` takes it.
         inputs: as `measure_accuracy` takes them.
         labels: as `measure_accuracy` takes them.
+        runtime: as `profile_folder` takes it.
+        provider: as `profile_folder` takes it.
         threads: CPU threads of the runtimes.
 
     Raises:
         IntegrityError: a file is missing or changed.
         MissingDependencyError: the runtime of an artifact is not installed.
-        UsageError: an artifact is not a classifier of batches of one.
+        UsageError: as of `profile_folder`, or an artifact is not a classifier of batches of one.
         ValueError: inputs and labels do not belong together, or do not fit an artifact.
     """
-    artifacts = find_artifacts(folder)
-    for artifact in artifacts:
-        check_integrity(artifact)
-    runtimes = {name: load_runtime(name) for name in sorted({a.checked_by for a in artifacts})}
+    artifacts = _chosen(folder, runtime)
+    runtimes = _loaded({a.cell: runtime or a.checked_by for a in artifacts}, provider=provider)
     return [
         measure_accuracy(
             artifact,
-            runtimes[artifact.checked_by],
+            runtimes[artifact.cell],
             inputs=inputs,
             labels=labels,
             threads=threads,
@@ -197,7 +208,7 @@ def predictions(
         UsageError: the artifact is not a classifier of batches of one.
         ValueError: inputs and labels do not belong together, or do not fit the artifact.
     """
-    _check_labels(data.labels, data.inputs, classes=_classes(artifact))
+    check_labels(data.labels, data.inputs, classes=_classes(artifact))
     session = runtime.open(artifact.model_path, threads=threads)
     output = artifact.outputs[0].name
     answers = np.full(len(data.labels), -1, np.int64)
@@ -207,6 +218,22 @@ def predictions(
         if not np.isnan(scores).any():
             answers[index] = scores.argmax()
     return answers
+
+
+def _chosen(folder: Path, runtime: str | None) -> list[Artifact]:
+    """The artifacts in a folder that are measured, their hashes checked."""
+    artifacts = find_artifacts(folder)
+    if runtime is not None:
+        artifacts = readable(artifacts, load_runtime(runtime))
+    for artifact in artifacts:
+        check_integrity(artifact)
+    return artifacts
+
+
+def _loaded(names: Mapping[str, str], *, provider: str | None) -> dict[str, Runtime]:
+    """The runtime of every cell, each loaded once."""
+    loaded = {name: load_runtime(name, provider=provider) for name in sorted(set(names.values()))}
+    return {cell: loaded[name] for cell, name in names.items()}
 
 
 def _timing(
@@ -247,7 +274,12 @@ def _classes(artifact: Artifact) -> int:
     return shapes[0][1]
 
 
-def _check_labels(labels: Array, inputs: Array, *, classes: int) -> None:
+def check_labels(labels: Array, inputs: Array, *, classes: int) -> None:
+    """Refuses labels that are not those of some inputs, or of classes.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
     if inputs.ndim == 0 or labels.shape != inputs.shape[:1] or len(inputs) == 0:
         raise ValueError(
             f"expected inputs of shape (cases, ...) and labels of shape (cases,), "

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from nestedge.artifact import Artifact, check_integrity, find_artifacts, read_reference
-from nestedge.errors import NestedgeError, UsageError
-from nestedge.plugins import Array, Runtime, TensorInfo, load_runtime, reads
+from nestedge.errors import NestedgeError, PlacementError
+from nestedge.plugins import Array, Runtime, TensorInfo, load_runtime, readable
 from nestedge.precisions import PRECISIONS
 from nestedge.profiling.labelled import LabelledData
 from nestedge.profiling.measurement import describe_device
@@ -25,6 +25,7 @@ def verify_folder(
     folder: Path,
     *,
     runtime: str | None = None,
+    provider: str | None = None,
     threads: int = 1,
     data: LabelledData | None = None,
     after_each: Callable[[Verification], None] | None = None,
@@ -36,6 +37,7 @@ def verify_folder(
         runtime: name of a runtime plug-in: it runs the artifacts whose model it opens, and no
             others are verified; without it all are, each by the plug-in it was built to be
             checked by.
+        provider: as in `nestedge.plugins.load_runtime`.
         threads: CPU threads of the runtimes.
         data: a data set to answer too, beside the same level in single precision.
         after_each: is called with each result, to show progress.
@@ -43,17 +45,19 @@ def verify_folder(
     Raises:
         IntegrityError: a file is missing or changed.
         MissingDependencyError: the runtime of an artifact is not installed.
-        UsageError: there is no such runtime, it opens none of the artifacts, or an artifact is
-            not a classifier of batches of one, where a data set is given.
+        UsageError: there is no such runtime, it opens none of the artifacts, it has no such
+            provider, or an artifact is not a classifier of batches of one, where a data set is
+            given.
+        PlacementError: the provider cannot be started.
         ValueError: the data set does not fit an artifact.
     """
     artifacts = find_artifacts(folder)
     if runtime is not None:
-        artifacts = _readable(artifacts, load_runtime(runtime))
+        artifacts = readable(artifacts, load_runtime(runtime))
     for artifact in artifacts:
         check_integrity(artifact)
     names = {artifact.cell: runtime or artifact.checked_by for artifact in artifacts}
-    loaded = {name: load_runtime(name) for name in sorted(set(names.values()))}
+    loaded = {name: load_runtime(name, provider=provider) for name in sorted(set(names.values()))}
     runtimes = {cell: loaded[name] for cell, name in names.items()}
     results = []
     for artifact in artifacts:
@@ -74,6 +78,7 @@ def localise_failures(
     folder: Path,
     results: Sequence[Verification],
     *,
+    provider: str | None = None,
     threads: int = 1,
     all_cells: bool = False,
     network: Network | None = None,
@@ -83,6 +88,7 @@ def localise_failures(
     Args:
         folder: that `results` are of.
         results: of `verify_folder`.
+        provider: that `verify_folder` was given.
         threads: CPU threads of the runtimes.
         all_cells: localises the worst operator of what passed too.
         network: runs a level by torch, for what has no cell to be compared with.
@@ -93,7 +99,7 @@ def localise_failures(
             result,
             localisation=localise(
                 artifacts[result.cell],
-                load_runtime(result.runtime),
+                load_runtime(result.runtime, provider=provider),
                 network=network,
                 threads=threads,
             ),
@@ -111,11 +117,15 @@ def verify_artifact(artifact: Artifact, runtime: Runtime, *, threads: int = 1) -
 
     Raises:
         FormatError: the reference is not one.
+        PlacementError: the runtime cannot start the provider that it was asked for.
     """
     reference = read_reference(artifact)
     try:
         session = runtime.open(artifact.model_path, threads=threads)
         cases = [session.run(reference.case(index)) for index in range(reference.cases)]
+    except PlacementError:
+        # A driver that is missing here says nothing about the artifact.
+        raise
     except (NestedgeError, ValueError) as error:
         worst, closeness = _Worst(math.inf, "", str(error)), None
     else:
@@ -163,18 +173,6 @@ def _too_large(error: float, artifact: Artifact) -> str:
     why = tolerance_reason(artifact)
     text = f"error {error:.3g} is above {artifact.tolerance:.3g}"
     return f"{text} ({artifact.precision}: {why})" if why else text
-
-
-def _readable(artifacts: Sequence[Artifact], runtime: Runtime) -> list[Artifact]:
-    """The artifacts whose model files, or what was compiled from them, `runtime` opens."""
-    read = reads(runtime)
-    found = [found for found in artifacts if read in (found.checked_by, found.runtime)]
-    if not found:
-        known = sorted({artifact.checked_by for artifact in artifacts})
-        raise UsageError(
-            f"runtime {runtime.name!r} opens artifacts of {read!r}; these are of {known}"
-        )
-    return found
 
 
 def _compared(

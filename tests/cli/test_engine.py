@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nestedge.cli import main
-from nestedge.engines import EngineReport, EngineRequest
+from nestedge.engines import EngineModel, EngineReport, EngineRequest
 from nestedge.errors import VerificationError
 from tests.fakes import declare_plugins, fake_artifact
 
@@ -24,6 +24,11 @@ class FakeEngines:
         """What it says of an engine that nobody ran."""
         self.asked.append(request)
         return _report(folder, "built, unverified")
+
+    def model(self, folder: Path, request: EngineRequest, *, version: str) -> EngineModel:
+        """What it would send."""
+        self.asked.append((request, version))
+        return EngineModel(b"onnx", "in a form", "build it")
 
     def verify(self, folder: Path, *, on: str | None) -> EngineReport:
         """What it says of an engine that ran well, and elsewhere badly."""
@@ -63,7 +68,7 @@ def test_an_engine_is_built_as_asked(cell: Path, tmp_path: Path) -> None:
     cache = tmp_path / "timing.cache"
     options = ("--by", "python", "--strongly-typed", "--dla", 1, "--version-compatible")
     more = ("--strip-weights", "--workspace", 64, "--timing-cache", cache, "--on", "ssh://me@x")
-    result = _run("build", cell, *options, *more)
+    result = _run("build", cell, *options, *more, "--batch", "1:4:8")
     assert result.exit_code == 0, result.stderr
     asked = [
         EngineRequest(
@@ -75,6 +80,7 @@ def test_an_engine_is_built_as_asked(cell: Path, tmp_path: Path) -> None:
             strip_weights=True,
             workspace_mib=64,
             timing_cache=cache,
+            batches=(1, 4, 8),
         )
     ]
     assert _declared().asked == asked
@@ -139,3 +145,31 @@ def test_an_unknown_tool_is_refused(cell: Path) -> None:
     result = _run("build", cell, "--by", "polygraphy")
     assert result.exit_code == 2
     assert "'polygraphy' is not one of" in result.stderr
+
+
+@pytest.mark.parametrize("sizes", ["4", "1:4", "1:x:8", "1:4:8:16"])
+def test_batches_are_three_numbers(cell: Path, sizes: str) -> None:
+    result = _run("build", cell, "--batch", sizes)
+    assert result.exit_code == 2
+    assert f"--batch: expected MIN:OPT:MAX, as in 1:4:8, found '{sizes}'" in result.stderr
+
+
+def test_a_model_is_written_as_asked(cell: Path, tmp_path: Path) -> None:
+    _declared().asked.clear()
+    options = ("--tensorrt", "11.0", "--strongly-typed", "--batch", "1:2:4")
+    result = _run("model", cell, "-o", tmp_path / "m.onnx", *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{tmp_path / 'm.onnx'}: in a form\nbuild it\n"
+    assert (tmp_path / "m.onnx").read_bytes() == b"onnx"
+    request = EngineRequest(
+        on=None,
+        by="trtexec",
+        strongly_typed=True,
+        dla_core=None,
+        version_compatible=False,
+        strip_weights=False,
+        workspace_mib=None,
+        timing_cache=None,
+        batches=(1, 2, 4),
+    )
+    assert _declared().asked == [(request, "11.0")]

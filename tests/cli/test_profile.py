@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
 from nestedge.cli import main
 from nestedge.profiling.measure import load_measurements
 from tests.fakes import DESCRIPTION, fake_artifact, fake_build
+from tests.nestedge_onnx.graphs import linear_artifact
 
 
 def _run(*args: object) -> Result:
@@ -80,3 +82,19 @@ def test_a_test_set_that_does_not_fit_is_told_with_its_file_before_anything_is_t
     result = _run(tmp_path, "--rounds", 1, "--data", tmp_path / "test.npz")
     assert result.exit_code == 2
     assert "test.npz: expected inputs of shape (cases, ...) and labels of shape" in result.stderr
+
+
+def test_a_provider_is_told_and_kept(tmp_path: Path, fake_runtime: Path) -> None:
+    linear_artifact(tmp_path)
+    fake_artifact(tmp_path)
+    result = _run(tmp_path, "--rounds", 1, "--provider", "cpu")
+    assert result.exit_code == 2
+    assert "runtime 'fake' takes no provider, and 'cpu' was asked for" in result.stderr
+    result = _run(tmp_path, "--rounds", 1, "--provider", "cpu", "--runtime", "onnx")
+    assert result.exit_code == 0, result.stderr
+    said = f"onnxruntime {onnxruntime.__version__} (CPUExecutionProvider)"
+    assert said in result.stdout
+    assert {(m.cell, m.runtime_version) for m in load_measurements(tmp_path)} == {
+        ("small/onnx-fp32", said)
+    }
+    assert json.loads((tmp_path / "measurements.json").read_bytes())["format"] == 1

@@ -195,3 +195,15 @@ def test_what_the_folder_has_not_is_refused(
     result = _run(artifact.folder, tmp_path / "x.npy", *args)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_provider_runs_it_or_is_refused(tmp_path: Path, provider_runtime: Path) -> None:
+    fake_artifact(tmp_path / "dist")
+    np.save(tmp_path / "x.npy", PIXELS)
+    plain = _run(tmp_path / "dist", tmp_path / "x.npy")
+    result = _run(tmp_path / "dist", tmp_path / "x.npy", "--provider", "npu")
+    assert (result.exit_code, result.stdout) == (0, plain.stdout)
+    result = _run(tmp_path / "dist", tmp_path / "x.npy", "--provider", "gpu")
+    assert result.exit_code == 2
+    assert "no provider 'gpu' here; it has ['dead', 'npu']" in result.stderr
+    assert _run(tmp_path / "dist", tmp_path / "x.npy", "--provider", "dead").exit_code == 4

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 from safetensors import numpy as safetensors
@@ -17,6 +18,7 @@ from nestedge.precisions import PRECISIONS
 from nestedge.verify import ENGINE_UNBUILT, load_verifications
 from tests.fakes import DESCRIPTION, FakeRuntime, declare_plugins, fake_artifact, fake_build
 from tests.matrices import fake_matrix
+from tests.nestedge_onnx.graphs import linear_artifact
 
 
 @pytest.fixture
@@ -266,3 +268,54 @@ def test_a_runtime_that_does_not_tell_where_it_runs_exits_4(
     result = _run(tmp_path, "--require-placement", "0")
     assert result.exit_code == 4
     assert "runtime 'fake' does not say where its operators run" in result.stderr
+
+
+def test_a_provider_is_told_and_kept(tmp_path: Path) -> None:
+    linear_artifact(tmp_path)
+    result = _run(tmp_path, "--provider", "cpu", "--require-placement", "1")
+    assert result.exit_code == 0, result.stderr
+    said = f"onnxruntime {onnxruntime.__version__} (CPUExecutionProvider)"
+    assert said in result.stdout
+    assert [found.runtime_version for found in load_verifications(tmp_path)] == [said]
+    # Without one, the record is as it always was.
+    assert _run(tmp_path).exit_code == 0
+    kept = json.loads((tmp_path / "verifications.json").read_bytes())
+    assert kept["format"] == 2
+    assert [found["runtime_version"] for found in kept["verifications"]] == [
+        f"onnxruntime {onnxruntime.__version__}"
+    ]
+
+
+@pytest.mark.parametrize("share", [(), ("--require-placement", "1")], ids=["run", "placed"])
+def test_a_provider_that_onnxruntime_lacks_is_refused_with_those_that_it_has(
+    tmp_path: Path, share: tuple[str, ...]
+) -> None:
+    linear_artifact(tmp_path)
+    result = _run(tmp_path, "--provider", "hexagon", *share)
+    assert result.exit_code == 2
+    assert "has no provider 'hexagon' here; it has " in result.stderr
+    assert "'cpu'" in result.stderr
+    assert load_verifications(tmp_path) == []
+
+
+@pytest.mark.skipif(
+    "AzureExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="onnxruntime was built without it",
+)
+def test_a_share_is_that_of_the_provider_that_was_asked_for(tmp_path: Path) -> None:
+    linear_artifact(tmp_path)
+    result = _run(tmp_path, "--provider", "azure", "--require-placement", "0.5")
+    assert result.exit_code == 4
+    assert "small/onnx-fp32: 0.0% of MACs on AzureExecutionProvider" in result.stderr
+
+
+def test_a_runtime_without_providers_is_refused_before_anything_runs(
+    tmp_path: Path, fake_runtime: Path
+) -> None:
+    linear_artifact(tmp_path)
+    fake_artifact(tmp_path)
+    result = _run(tmp_path, "--provider", "cpu")
+    assert result.exit_code == 2
+    assert "runtime 'fake' takes no provider, and 'cpu' was asked for" in result.stderr
+    assert result.stdout == ""
+    assert _run(tmp_path, "--provider", "cpu", "--runtime", "onnx").exit_code == 0

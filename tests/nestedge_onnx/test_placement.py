@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from nestedge.errors import FormatError, NestedgeError, UsageError
+from nestedge.errors import FormatError, PlacementError, UsageError
 from nestedge.placement import Operator
 from nestedge.placement.description import counted
 from nestedge_onnx.placement import ProfiledNode, compared, macs_of
@@ -110,7 +110,7 @@ def test_what_did_not_run_by_itself_was_compiled_by_the_provider() -> None:
 def test_a_provider_that_takes_nothing_has_a_share_of_0(tmp_path: Path) -> None:
     # It runs operators of its own domain only.
     path = _write(tmp_path / "model.onnx")
-    placement = OnnxRuntime().placement(path, accelerator="AzureExecutionProvider")
+    placement = OnnxRuntime().placement(path, accelerator="azure")
     assert (placement.share, placement.partitions) == (0.0, 0)
     assert counted(placement.elsewhere) == "1 Conv, 1 Gemm, 1 GlobalAveragePool, 1 Flatten"
 
@@ -123,13 +123,16 @@ def test_a_provider_that_cannot_start_is_no_placement_on_the_cpu(
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU]
     )
-    with pytest.raises(NestedgeError, match="onnxruntime has CUDAExecutionProvider, but cannot"):
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(PlacementError, match="could not start CUDAExecutionProvider"),
+    ):
         OnnxRuntime().placement(path, accelerator="CUDAExecutionProvider")
 
 
 def test_a_provider_that_is_not_here_is_told(tmp_path: Path) -> None:
     path = _write(tmp_path / "model.onnx")
-    message = "has no provider 'CUDAExecutionProvider' here; it has .*CPUExecutionProvider"
+    message = "has no provider 'CUDAExecutionProvider' here; it has .*'cpu'"
     with pytest.raises(UsageError, match=message):
         OnnxRuntime().placement(path, accelerator="CUDAExecutionProvider")
 

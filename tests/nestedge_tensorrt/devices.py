@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from nestedge.artifact import Artifact, reference_bytes, write_artifact
 from nestedge.documents import json_bytes
 from nestedge.expressions import Array
 from nestedge.plugins import TensorInfo
+from nestedge.precisions import PRECISIONS
 from nestedge_tensorrt.engine import ENGINE_FILE, EngineSpec
 from nestedge_tensorrt.options import EngineOptions
 from tests.fakes import DESCRIPTION
@@ -42,6 +44,7 @@ nothing) echo "&&&& PASSED TensorRT.trtexec [TensorRT v100300] # trtexec"; exit 
 other) echo "[01/01/2026-00:00:00] [I] Compute Capability: 8.9" ;;
 *) echo "[01/01/2026-00:00:00] [I] Compute Capability: 8.6" ;;
 esac
+cp model.onnx "$here/model.sent"
 cat "$here/plan" > model.engine
 [ -f timing.cache ] && printf '+more' >> timing.cache
 echo "[01/01/2026-00:00:01] [I] Engine built in 1.5 sec."
@@ -138,7 +141,32 @@ def _outputs(inputs: Mapping[str, Array]) -> dict[str, Array]:
     return {"product": product, "sum": product + inputs["bias"]}
 
 
-def make_cell(folder: Path, *, precision: str = "fp32", minimum: str = "8.5") -> Artifact:
+def real_model() -> bytes:
+    """The network that the fake engines compute, for one sample, as the shipped file has it."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["found"], "the_product"),
+        helper.make_node("Reshape", ["found", "shape"], ["product"], "the_shape", allowzero=1),
+        helper.make_node("Add", ["product", "bias"], ["sum"], "the_sum"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "real",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in INPUTS.items()],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in OUTPUTS.items()],
+        [
+            numpy_helper.from_array(np.array(WEIGHT, np.float32), "w"),
+            numpy_helper.from_array(np.array([1, 3], np.int64), "shape"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def make_cell(
+    folder: Path, *, precision: str = "fp32", minimum: str = "8.5", model: bytes = MODEL
+) -> Artifact:
     """An artifact of TensorRT, of the network that the fake engines compute."""
     rng = np.random.default_rng(0)
     inputs = {
@@ -155,6 +183,7 @@ def make_cell(folder: Path, *, precision: str = "fp32", minimum: str = "8.5") ->
         outputs=tuple(TensorInfo(name, shape, "float32") for name, shape in OUTPUTS.items()),
         preprocessing=None,
         labels=None,
+        tolerance=PRECISIONS[precision].tolerance,
     )
     spec = EngineSpec(
         precision=precision,
@@ -167,7 +196,7 @@ def make_cell(folder: Path, *, precision: str = "fp32", minimum: str = "8.5") ->
         calibration_cases=16 if precision == "int8" else None,
         options=EngineOptions(sparsity=True),
     )
-    files = {"model.onnx": MODEL, "reference.safetensors": reference_bytes(inputs, outputs)}
+    files = {"model.onnx": model, "reference.safetensors": reference_bytes(inputs, outputs)}
     sha256 = write_artifact(folder, description, files=files).files["model.onnx"].sha256
     files[ENGINE_FILE] = json_bytes(replace(spec, model_sha256=sha256).to_json())
     return write_artifact(folder, description, files=files)

@@ -193,6 +193,13 @@ class IExecutionContext(Strict):
     def __init__(self, plan: dict[str, Any]) -> None:
         self._plan = plan
         self._addresses: dict[str, int] = {}
+        self._batch = 0 if plan["profiles"] else 1
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        least, _, most = self._plan["profiles"][0][name]
+        fits = all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True))
+        self._batch = shape[0] if fits else 0
+        return fits
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self._addresses[name] = memory
@@ -200,12 +207,20 @@ class IExecutionContext(Strict):
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         assert stream_handle == STREAM
-        found = {name: _floats(self._addresses[name], shape) for name, shape in SHAPES.items()}
+        assert self._batch, "the shape of an input is not known"
+        for sample in range(self._batch):
+            self._run(sample)
+        return True
+
+    def _run(self, sample: int) -> None:
+        found = {
+            name: _floats(self._addresses[name] + 4 * sample * math.prod(shape), shape)
+            for name, shape in SHAPES.items()
+        }
         for column, bias in enumerate(found["bias"]):
             terms = (x * row[column] for x, row in zip(found["x"], WEIGHT, strict=True))
             found["product"][column] = sum(terms) * self._plan["factor"]
             found["sum"][column] = found["product"][column] + bias
-        return True
 
 
 class ICudaEngine(Strict):
@@ -222,7 +237,8 @@ class ICudaEngine(Strict):
         return "TensorIOMode.INPUT" if name in INPUTS else "TensorIOMode.OUTPUT"
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return SHAPES[name]
+        shape = SHAPES[name]
+        return (-1, *shape[1:]) if self._plan["profiles"] else shape
 
     def create_execution_context(self) -> IExecutionContext:
         assert self._weights, "an engine without weights computes nothing"

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto
 
 from nestedge.artifact import Artifact
 from nestedge.errors import IntegrityError, MissingDependencyError, NestedgeError, UsageError
 from nestedge_tensorrt.building import build_engine
-from nestedge_tensorrt.options import EngineOptions
+from nestedge_tensorrt.options import Batches, EngineOptions
 from nestedge_tensorrt.places import Place, place
 from nestedge_tensorrt.store import BuiltEngine, built_engines
 from tests.fakes import fake_artifact
-from tests.nestedge_tensorrt.devices import FakeDevice, make_cell
+from tests.nestedge_tensorrt.devices import FakeDevice, make_cell, real_model
 
 URL = "ssh://me@jetson"
 
@@ -179,6 +183,77 @@ def test_a_model_that_the_tensorrt_there_does_not_parse_is_refused(
     device.say("version", "8502")
     with pytest.raises(UsageError, match=r"the model needs TensorRT 10\.0, found 8\.5\.2"):
         _build(artifact, place(None))
+
+
+def test_the_oldest_tensorrt_is_given_the_model_in_its_opset(
+    tmp_path: Path, somewhere: Place, device: FakeDevice
+) -> None:
+    artifact = make_cell(tmp_path / "older", model=real_model())
+    device.say("version", "8201")
+    folder, built = _build(artifact, somewhere)
+    sent = onnx.load_from_string((device.folder / "model.sent").read_bytes())
+    assert sent.opset_import[0].version == 13
+    assert device.calls("trtexec")[-1].endswith("--noTF32 --sparsity=enable --buildOnly")
+    assert built.fingerprint.values["model_sha256"] == artifact.files["model.onnx"].sha256
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "build.log",
+        "engine.fingerprint.json",
+        "model.engine",
+    ]
+    device.install_tensorrt("8.4")
+    with pytest.raises(UsageError, match=r"from TensorRT 8\.5 on, found 8\.4\.0\.0: build by trt"):
+        _build(artifact, somewhere, by="python")
+
+
+def test_a_typed_engine_of_fp16_is_built_of_a_model_in_half_precision(
+    tmp_path: Path, device: FakeDevice
+) -> None:
+    artifact = make_cell(tmp_path / "half", precision="fp16", model=real_model())
+    device.say("version", "110000")
+    with pytest.raises(UsageError, match=r"TensorRT 11\.0\.0 has no --fp16 any more"):
+        _build(artifact, place(None))
+    _build(artifact, place(None), options=EngineOptions(strongly_typed=True))
+    sent = onnx.load_from_string((device.folder / "model.sent").read_bytes())
+    kinds = {item.name: item.data_type for item in sent.graph.initializer}
+    assert kinds["w"] == TensorProto.FLOAT16
+    line = "--stronglyTyped --sparsity=enable --skipInference"
+    assert device.calls("trtexec")[-1].endswith(line)
+
+
+@pytest.mark.parametrize("by", ["trtexec", "python"])
+def test_an_engine_for_several_batches_is_built_of_a_model_for_any(
+    tmp_path: Path, somewhere: Place, device: FakeDevice, by: str
+) -> None:
+    artifact = make_cell(tmp_path / "any", model=real_model())
+    options = EngineOptions(batches=Batches(1, 2, 4))
+    folder, built = _build(artifact, somewhere, by=by, options=options)
+    assert built.fingerprint.values["options"] == "sparsity batches=[1, 2, 4]"
+    if by == "trtexec":
+        sent = onnx.load_from_string((device.folder / "model.sent").read_bytes())
+        assert sent.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+        assert (
+            "--minShapes=x:1x2,bias:1x3 --optShapes=x:2x2,bias:2x3 --maxShapes=x:4x2,bias:4x3"
+        ) in device.calls("trtexec")[-1]
+    else:
+        plan = json.loads((folder / "model.engine").read_bytes())
+        assert plan["profiles"] == [
+            {"x": [[1, 2], [2, 2], [4, 2]], "bias": [[1, 3], [2, 3], [4, 3]]}
+        ]
+
+
+def test_what_cannot_be_rewritten_is_refused_before_anything_is_built(
+    tmp_path: Path, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = make_cell(tmp_path / "any", model=real_model())
+    options = EngineOptions(batches=Batches(1, 2, 4))
+    monkeypatch.setitem(sys.modules, "nestedge_tensorrt.adapting", None)
+    with pytest.raises(
+        MissingDependencyError, match=r"the model is needed for batches of any size, and .* missing"
+    ):
+        _build(artifact, place(None), options=options)
+    with pytest.raises(UsageError, match="build an engine for several with its weights"):
+        _build(artifact, place(None), options=replace(options, strip_weights=True))
+    assert all(call == "--help" for call in device.calls("trtexec"))
 
 
 def test_an_engine_of_another_gpu_than_the_device_says_is_refused(

@@ -244,3 +244,18 @@ def test_an_operator_that_tensorrt_lacks_is_named() -> None:
     level = _level(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Mish()), torch.zeros(1, 3, 6, 6))
     with pytest.raises(NestedgeError, match="TensorRT cannot parse Mish"):
         TensorrtConverter().export(level)
+
+
+class Folded(nn.Module):
+    """A view of nine dimensions."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape (batch, 3, 8, 8)."""
+        parts = x.reshape(x.shape[0], 3, 2, 2, 2, 2, 2, 2, 1).permute(0, 1, 4, 2, 3, 5, 6, 7, 8)
+        return parts.reshape(x.shape)
+
+
+def test_a_tensor_of_nine_dimensions_is_refused_before_the_device_does() -> None:
+    level = _level(nn.Sequential(nn.Conv2d(3, 3, 1), Folded()), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(NestedgeError, match=r"at most 8 dimensions; .* of Reshape .* has 9"):
+        TensorrtConverter().export(level)

@@ -114,7 +114,7 @@ def test_every_option_that_is_advised_exists() -> None:
     assert {"--timingCacheFile=../timing.cache", "--memPoolSize=workspace:512"} <= advised
     refused = {"--shapes", "--calib"}
     # Of nestedge itself.
-    own = {"--on"}
+    own = {"--on", "--batch"}
     for option in advised - refused - own:
         known = [version for version in VERSIONS if _is_known(option, version)]
         assert known, option

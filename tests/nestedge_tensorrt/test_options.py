@@ -49,6 +49,7 @@ def test_a_line_is_one_that_its_version_takes_or_it_is_refused(
         ("int8", {}, {"--int8", "--fp16"}),
         ("fp32", {"strongly_typed": True}, {"--stronglyTyped", "--noTF32"}),
         ("int8", {"strongly_typed": True}, {"--stronglyTyped"}),
+        ("fp16", {"strongly_typed": True}, {"--stronglyTyped"}),
         ("fp16", {"dla_core": 1}, {"--fp16", "--useDLACore=1", "--allowGPUFallback"}),
         ("fp16", {"sparsity": True}, {"--fp16", "--sparsity=enable"}),
         ("fp16", {"version_compatible": True}, {"--fp16", "--versionCompatible"}),
@@ -97,7 +98,12 @@ def test_an_option_is_spelt_as_its_version_spells_it(version: str, flags: set[st
     ("precision", "options", "version", "message"),
     [
         ("int8", {}, "11.0", r"TensorRT 11\.0 has no --int8 any more; .*strongly typed engine"),
-        ("fp16", {}, "11.1.0", r"TensorRT 11\.1\.0 has no --fp16 any more; .*take TensorRT 10"),
+        (
+            "fp16",
+            {},
+            "11.1.0",
+            r"TensorRT 11\.1\.0 has no --fp16 any more; .*strongly typed engine",
+        ),
         (
             "fp32",
             {"strongly_typed": True},
@@ -116,7 +122,18 @@ def test_an_option_is_spelt_as_its_version_spells_it(version: str, flags: set[st
             "8.6.2",
             r"--stripWeights needs TensorRT 10\.0, found 8\.6\.2; build the engine with",
         ),
-        ("fp16", {"strongly_typed": True}, "10.3", "computes in the types of its model"),
+        (
+            "fp16",
+            {"strongly_typed": True, "strip_weights": True},
+            "10.3",
+            "whose weights are fp32: build a strongly typed engine of fp16 with its weights",
+        ),
+        (
+            "fp32",
+            {"batches": Batches(1, 2, 4), "strip_weights": True},
+            "10.3",
+            "which is for one batch size: build an engine for several with its weights",
+        ),
         ("fp32", {"dla_core": 0}, "10.3", "a DLA computes in fp16 and int8 only"),
         ("int8", {"dla_core": 0, "strongly_typed": True}, "10.3", "a DLA chooses types"),
     ],
@@ -130,7 +147,14 @@ def test_what_a_version_lacks_is_refused_with_the_reason(
 
 def test_tensorrt_11_builds_what_is_strongly_typed() -> None:
     parse(_build("fp32", EngineOptions(), "11.1"), "11.1")
-    parse(_build("int8", EngineOptions(strongly_typed=True), "11.1"), "11.1")
+    for precision in ("fp16", "int8"):
+        parse(_build(precision, EngineOptions(strongly_typed=True), "11.1"), "11.1")
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 2), (2, 1, 4), (1, 4, 2)])
+def test_batches_that_do_not_ascend_are_refused(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(UsageError, match="expected three batch sizes, from the least to the most"):
+        Batches.of(*sizes)
 
 
 BETWEEN = {"8.4": "8.5.3", "8.6": "8.6.2", "9.0": "9.3", "10.0": "10.16.1", "11.0": "12.3"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -14,7 +15,7 @@ from nestedge.plugins import engine_builders
 from nestedge.toml import read_toml
 from nestedge_tensorrt.plugin import TensorrtEngines
 from tests.fakes import declare_plugins
-from tests.nestedge_tensorrt.devices import FakeDevice
+from tests.nestedge_tensorrt.devices import FakeDevice, make_cell, real_model
 
 ROOT = Path(__file__).parents[2]
 ENTRY = "nestedge_tensorrt.plugin:TensorrtEngines"
@@ -54,6 +55,30 @@ def test_an_engine_is_built_verified_and_listed_by_the_verb(
     assert listed["fingerprint"] == report["fingerprint"]
     assert listed["folder"] == report["folder"]
     assert Path(listed["folder"], "model.engine").is_file()
+
+
+def test_the_model_of_a_version_is_written_with_the_line_that_builds_it(
+    tmp_path: Path, declared: None
+) -> None:
+    artifact = make_cell(tmp_path / "cell", model=real_model())
+    output = tmp_path / "old.onnx"
+    result = _run("model", artifact.folder, "--tensorrt", "8.2.1", "-o", output)
+    assert result.exit_code == 0, result.stderr
+    said, line = result.stdout.splitlines()
+    assert said == f"{output}: in opset 13"
+    assert line.startswith("trtexec --onnx=model.onnx --saveEngine=model.engine --noTF32 ")
+    assert line.endswith(" --buildOnly")
+    assert onnx.load(output).opset_import[0].version == 13
+    result = _run("model", artifact.folder, "--tensorrt", "10.3", "-o", output)
+    assert result.stdout.startswith(f"{output}: as it is shipped\n")
+    assert output.read_bytes() == artifact.model_path.read_bytes()
+    batches = ("--tensorrt", "8.2.1", "-o", output, "--batch", "1:2:4")
+    result = _run("model", artifact.folder, *batches)
+    assert result.stdout.startswith(f"{output}: in opset 13, for batches of any size\ntrtexec ")
+    assert "--maxShapes=x:4x2,bias:4x3" in result.stdout
+    result = _run("model", artifact.folder, "--tensorrt", "8.0", "-o", output)
+    assert result.exit_code == 2
+    assert "the model needs TensorRT 8.2, found 8.0" in result.stderr
 
 
 def test_what_goes_wrong_is_one_line(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +15,10 @@ from nestedge.artifact import Artifact, read_reference
 from nestedge.errors import FormatError, MissingDependencyError, NestedgeError, UsageError
 from nestedge.verify import verify_artifact
 from nestedge_tensorrt.building import build_engine
-from nestedge_tensorrt.options import EngineOptions
+from nestedge_tensorrt.options import Batches, EngineOptions
 from nestedge_tensorrt.places import place
 from tests.nestedge_tensorrt import fake_tensorrt
-from tests.nestedge_tensorrt.devices import FakeDevice
+from tests.nestedge_tensorrt.devices import FakeDevice, make_cell, real_model
 
 FILE = Path(str(nestedge_tensorrt.__file__)).with_name("runtime.py")
 
@@ -74,6 +75,20 @@ def test_an_engine_is_loaded_as_it_was_built(
     assert result.passed
     assert result.runtime == "tensorrt"
     assert result.runtime_version == "TensorRT 10.3.0.0"
+
+
+def test_an_engine_for_several_batches_runs_one_sample_where_it_takes_one(
+    tmp_path: Path, runtime: ModuleType
+) -> None:
+    artifact = make_cell(tmp_path / "any", model=real_model())
+    folder = _build(artifact, EngineOptions(batches=Batches(1, 2, 4)))
+    assert verify_artifact(artifact, runtime.TensorrtRuntime()).passed
+    shutil.rmtree(folder)
+    _build(artifact, EngineOptions(batches=Batches(2, 2, 4)))
+    with pytest.raises(
+        FormatError, match=r"does not take x of \(1, 2\): build one for a batch of 1"
+    ):
+        runtime.TensorrtRuntime().open(artifact.model_path)
 
 
 def test_an_input_of_another_shape_is_refused(artifact: Artifact, runtime: ModuleType) -> None:

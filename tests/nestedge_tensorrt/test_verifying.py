@@ -14,11 +14,11 @@ from nestedge.errors import (
     VerificationError,
 )
 from nestedge_tensorrt.building import build_engine
-from nestedge_tensorrt.options import EngineOptions
+from nestedge_tensorrt.options import Batches, EngineOptions
 from nestedge_tensorrt.places import Place, place
 from nestedge_tensorrt.store import built_engines
 from nestedge_tensorrt.verifying import verify_engine
-from tests.nestedge_tensorrt.devices import FakeDevice
+from tests.nestedge_tensorrt.devices import FakeDevice, make_cell, real_model
 
 URL = "ssh://me@jetson"
 
@@ -46,6 +46,26 @@ def test_an_engine_that_is_its_level_is_verified_where_it_was_built(
     assert found.max_error <= 1e-6
     assert found.runtime_version == "TensorRT 10.3.0.0"
     assert built_engines(artifact.folder) == [found]
+
+
+@pytest.mark.parametrize("batches", [Batches(1, 2, 4), Batches(3, 3, 5)])
+def test_an_engine_for_several_batches_is_verified_at_each(
+    tmp_path: Path, somewhere: Place, batches: Batches
+) -> None:
+    artifact = make_cell(tmp_path / "any", model=real_model())
+    _build(artifact, EngineOptions(batches=batches))
+    found = verify_engine(artifact.folder, somewhere)
+    assert found.state == "verified"
+    assert found.max_error is not None
+    assert found.max_error <= 1e-6
+
+
+def test_a_tensorrt_that_is_too_old_for_python_is_refused(
+    artifact: Artifact, device: FakeDevice
+) -> None:
+    device.install_tensorrt("8.4")
+    with pytest.raises(UsageError, match=r"Python builds and runs engines from TensorRT 8\.5 on"):
+        verify_engine(artifact.folder, place(None))
 
 
 def test_an_engine_that_is_not_its_level_stays_unverified(

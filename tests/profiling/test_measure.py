@@ -58,6 +58,30 @@ def test_every_artifact_is_measured_with_all_that_a_number_needs(
         assert entry.samples == (4 if entry.quantity == "latency_ms" else 5)
 
 
+def test_a_measurement_says_the_provider_that_was_asked_for(
+    tmp_path: Path, provider_runtime: Path
+) -> None:
+    fake_build(tmp_path)
+    inputs, labels = np.zeros((2, 1, 1, 2, 2), np.float32), np.zeros(2, np.int64)
+    found = [
+        *profile_folder(tmp_path, rounds=1, seed=0, provider="npu"),
+        *measure_accuracies(tmp_path, inputs=inputs, labels=labels, provider="npu"),
+    ]
+    assert {item.quantity for item in found} == {"latency_ms", "load_ms", "accuracy_percent"}
+    assert {item.runtime_version for item in found} == {"fake 1.0 (npu)"}
+    save_measurements(tmp_path, found)
+    assert len(load_measurements(tmp_path)) == len(found)
+
+
+def test_only_what_the_runtime_opens_is_measured(tmp_path: Path, fake_runtime: Path) -> None:
+    fake_artifact(tmp_path)
+    fake_artifact(tmp_path, replace(DESCRIPTION, runtime="other", checked_by="other"))
+    found = profile_folder(tmp_path, rounds=1, seed=0, runtime="fake")
+    assert {item.cell for item in found} == {"small/fake-fp32"}
+    with pytest.raises(UsageError, match="'fake' opens artifacts of 'fake'; these are of"):
+        profile_folder(tmp_path / "small/other-fp32", rounds=1, seed=0, runtime="fake")
+
+
 def test_a_changed_model_is_not_measured(tmp_path: Path, fake_runtime: Path) -> None:
     fake_build(tmp_path)[0].model_path.write_bytes(b"")
     with pytest.raises(IntegrityError, match="small/fake-fp32"):

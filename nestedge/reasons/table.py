@@ -1,14 +1,8 @@
-"""Why a network cannot be converted: a code, what it means and what to do about it.
-
-The table is docs/errors.md too, word for word.
-"""
+"""The table of reasons, which is docs/errors.md too, word for word."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-
-from nestedge.errors import CaptureError, ConversionError, Diagnosis
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,6 @@ class Reason:
     signs: tuple[str, ...] = ()
 
 
-# In this order: the first whose sign is found names the reason.
 _ALL = (
     Reason(
         "out-of-memory",
@@ -146,6 +139,12 @@ _ALL = (
         "write the line with other operators, or build for onnx, which a Jetson runs too",
     ),
     Reason(
+        "fixed-batch",
+        "An operator is fixed to the batch size that the level was exported with.",
+        "build the engine without --batch, or write the line so that each sample of a batch is "
+        "computed by itself",
+    ),
+    Reason(
         "refused-by-runtime",
         "The file is written, but the runtime that is to run it does not open it.",
         "write the line with operators that the runtime has, or build for another runtime",
@@ -192,6 +191,11 @@ _ALL = (
         "quantiser-failed",
         "The tool that makes the precision of the converted level failed.",
         "build fp32 or another precision; the log has what the tool printed",
+    ),
+    Reason(
+        "accuracy-lost",
+        "8 bits cost more accuracy than --max-drop allows, whatever layers fall back.",
+        "allow more, calibrate with inputs more like the data, or build fp16 or fp32",
     ),
     Reason(
         "wrong-constant",
@@ -265,35 +269,4 @@ _ALL = (
 )
 
 REASONS: dict[str, Reason] = {reason.code: reason for reason in _ALL}
-"""Every reason by its code."""
-
-
-def code_of(words: str, *, otherwise: str) -> str:
-    """The code of the first reason that a framework's words are a sign of.
-
-    >>> code_of("RuntimeError: Lowering not found: aten.foo.default", otherwise="unknown")
-    'unsupported-operator'
-    >>> code_of("KeyError: ';2'", otherwise="quantiser-failed")
-    'quantiser-failed'
-    """
-    found = (r.code for r in _ALL if any(re.search(sign, words, re.DOTALL) for sign in r.signs))
-    return next(found, otherwise)
-
-
-def diagnosis(code: str, said: str, *, operator: str = "", source: str = "") -> Diagnosis:
-    """What is wrong, with the remedy of the table."""
-    remedy = REASONS[code].remedy
-    said = said.rstrip(".").removesuffix(f"; {remedy}")
-    return Diagnosis(code, said, remedy, operator, source)
-
-
-def conversion_error(
-    code: str, said: str, *, operator: str = "", source: str = ""
-) -> ConversionError:
-    """The error that a level cannot be converted, with the remedy of the table."""
-    return ConversionError(diagnosis(code, said, operator=operator, source=source))
-
-
-def capture_error(code: str, said: str, *, operator: str = "", source: str = "") -> CaptureError:
-    """The error that a module cannot be nested, with the remedy of the table."""
-    return CaptureError(diagnosis(code, said, operator=operator, source=source))
+"""Every reason by its code, in this order: the first whose sign is found names the reason."""

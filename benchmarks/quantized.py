@@ -1,6 +1,6 @@
 """What int8 costs a trained network: the accuracy of every level on CIFAR-10, as a Markdown table.
 
-    python -m benchmarks.quantized --data FOLDER_OR_TAR [--network net.nest]
+    python -m benchmarks.quantized --data FOLDER_OR_TAR [--network net.nest] [--fine-tune]
 
 The published ResNet-20 beside the images (resnet20-cifar10.safetensors) is nested and trained
 further with all levels, once, and kept in a file. Every level is converted for ONNX Runtime and
@@ -8,6 +8,9 @@ LiteRT in single precision and in int8, with ranges of 128 training images: of w
 that all levels share, of weights with steps of the level's own, and, as a naive conversion of a
 family would have it, with the ranges of the activations that the full level has (ONNX only:
 ai-edge-quantizer takes ranges from data alone).
+
+With --fine-tune there are two networks more, made once too: all levels trained further by as many
+steps, with the rounding of int8 and without. So what rounding gains is not what more steps gain.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -26,7 +30,7 @@ from safetensors.torch import load_file
 
 from benchmarks.int8 import borrowing, ranges_of, spread
 from benchmarks.networks.resnet import CifarResNet
-from benchmarks.seeds.budget import Budget
+from benchmarks.seeds.budget import Budget, schedule, sgd
 from benchmarks.seeds.data import Images, load_images
 from benchmarks.seeds.trial import FULL, Trial
 from nestedge.convert import BuildSpec, Exported, LevelProgram
@@ -37,7 +41,7 @@ from nestedge.model import NestedModel
 from nestedge.nestfile import load
 from nestedge.plugins import Runtime
 from nestedge.precisions import WeightSteps
-from nestedge.training import joint_objective
+from nestedge.training import FakeQuantization, joint_objective, train
 from nestedge_onnx.converter import OnnxConverter
 from nestedge_onnx.exporter import export_model
 from nestedge_onnx.quantization import FOR_ONNXRUNTIME, quantize
@@ -46,6 +50,11 @@ from nestedge_tflite.converter import TfliteConverter
 from nestedge_tflite.runtime import LiteRtRuntime
 
 BUDGET = Budget(10_000, 4, pixels=32, rates=(0.02,), start="resnet20-cifar10.safetensors")
+FURTHER = replace(BUDGET, epochs=2, rates=(0.002,), precision="float32")
+AS_TRAINED = "as trained"
+NETWORKS = {"plain": "trained further", "rounded": "trained further, rounded"}
+"""What fine-tuning makes of the network, by what its file has in its name."""
+
 LEVELS = {"quarter": 0.25, "half": 0.5, FULL: 1.0}
 CASES = 128
 STEPS: tuple[WeightSteps, ...] = ("family", "level")
@@ -56,11 +65,13 @@ class Row:
     """One level for one runtime.
 
     Attributes:
+        network: how it was trained.
         level: its name.
         runtime: that ran it.
         accuracies: percent of the test images, by variant; a variant that there is not is missing.
     """
 
+    network: str
     level: str
     runtime: str
     accuracies: dict[str, float]
@@ -76,12 +87,43 @@ def trained(images: Images, start: Path) -> NestedModel:
     return nested.eval()
 
 
-def measured(nested: NestedModel, images: Images) -> Iterator[Row]:
+def fine_tuned(
+    nested: NestedModel, images: Images, *, quantization: FakeQuantization | None
+) -> NestedModel:
+    """The same network, trained further with all levels, rounded or not."""
+    optimizer = sgd(nested.parameters(), FURTHER.rates[0])
+    train(
+        nested,
+        images.train(FURTHER),
+        epochs=FURTHER.epochs,
+        objective=joint_objective(list(LEVELS), F.cross_entropy),
+        optimizer=optimizer,
+        schedule=schedule(optimizer, FURTHER, FURTHER.epochs),
+        precision=FURTHER.precision,
+        quantization=quantization,
+    )
+    return nested.eval()
+
+
+def networks(path: Path, images: Images) -> Iterator[tuple[str, NestedModel]]:
+    """The trained network and what fine-tuning makes of it, which is kept in files beside it."""
+    yield AS_TRAINED, load(path)
+    for suffix, name in NETWORKS.items():
+        kept = path.with_name(f"{path.stem}-{suffix}.nest")
+        if not kept.exists():
+            nested = load(path)
+            quantization = FakeQuantization(nested) if suffix == "rounded" else None
+            fine_tuned(nested, images, quantization=quantization).save(kept)
+        yield name, load(kept)
+
+
+def measured(nested: NestedModel, images: Images, *, network: str) -> Iterator[Row]:
     """The accuracies of every level for both runtimes.
 
     Args:
         nested: the trained network, with calibration data.
         images: to test with.
+        network: how it was trained.
     """
     assert nested.calibration is not None
     calibration = nested.calibration.inputs
@@ -98,7 +140,8 @@ def measured(nested: NestedModel, images: Images) -> Iterator[Row]:
             (LiteRtRuntime(), _files(tflite, calibration)),
         ):
             accuracy = _accuracy(runtime, program, images)
-            yield Row(name, runtime.name, {kind: accuracy(file) for kind, file in files.items()})
+            found = {kind: accuracy(file) for kind, file in files.items()}
+            yield Row(network, name, runtime.name, found)
 
 
 def _files(exported: Exported, calibration: Mapping[str, Array]) -> dict[str, bytes]:
@@ -132,14 +175,14 @@ def _accuracy(runtime: Runtime, program: LevelProgram, images: Images) -> Callab
 def lines(rows: Sequence[Row]) -> Iterator[str]:
     """The lines of the table: accuracies, and what int8 costs in points."""
     kinds = list(dict.fromkeys(kind for row in rows for kind in row.accuracies))
-    yield f"| level | runtime | {' | '.join(kinds)} |"
-    yield "|---|---|" + "---:|" * len(kinds)
+    yield f"| network | level | runtime | {' | '.join(kinds)} |"
+    yield "|---|---|---|" + "---:|" * len(kinds)
     for row in rows:
         cells = [
             _cell(row.accuracies.get(kind), row.accuracies["fp32"], is_base=kind == "fp32")
             for kind in kinds
         ]
-        yield f"| {row.level} | {row.runtime} | {' | '.join(cells)} |"
+        yield f"| {row.network} | {row.level} | {row.runtime} | {' | '.join(cells)} |"
 
 
 def _cell(accuracy: float | None, base: float, *, is_base: bool) -> str:
@@ -155,6 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path(data) if data else None)
     parser.add_argument("--cache", type=Path, default=Path("cifar10.npz"), help="decoded images")
     parser.add_argument("--network", type=Path, default=Path("resnet20.nest"), help="is made once")
+    parser.add_argument("--fine-tune", action="store_true", help="train further, rounded and not")
     options = parser.parse_args(arguments)
     if options.data is None:
         print("--data or NESTEDGE_DATA: expected the images, found neither", file=sys.stderr)
@@ -163,8 +207,11 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.network.exists():
         assert BUDGET.start is not None
         trained(images, options.data.parent / BUDGET.start).save(options.network)
-    rows = list(measured(load(options.network), images))
-    print(f"{OnnxRuntime().version()}, {LiteRtRuntime().version()}; 10,000 test images\n")
+    found = networks(options.network, images)
+    asked = found if options.fine_tune else islice(found, 1)
+    rows = [row for name, nested in asked for row in measured(nested, images, network=name)]
+    count = len(images.data.test.classes)
+    print(f"{OnnxRuntime().version()}, {LiteRtRuntime().version()}; {count} test images\n")
     print("\n".join(lines(rows)))
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,10 +23,10 @@ from nestedge.masks import check_nested_masks, encode_masks, read_masks
 from nestedge.nesting import Nesting
 from nestedge.origin import Origin, training_program
 from nestedge.plan import BatchNorm, Mode, Plan, own_tensors
-from nestedge.program.graph import Program, run
+from nestedge.program.graph import Operate, Program, run
 from nestedge.program.structure import rebuild
 from nestedge.stored import own_specs, typed
-from nestedge.tree import named, register, role_of
+from nestedge.tree import named, register, tree_of
 from nestedge.voting import join_plans
 from nestedge.weights import Weights, plan_level
 
@@ -45,6 +45,8 @@ class NestedModel(nn.Module):
         calibration: inputs as the network meets them, for int8; None where it has none.
         views: while it trains, modules that give some shared tensors, by name, as functions of
             all: scale factors. They are folded before it is saved.
+        operation: while it trains, gives for a level (None is the full network) and its plan what
+            calls the operators of one run: with rounded numbers. None is as they stand.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class NestedModel(nn.Module):
         self._train_analysis = analyse(train_program) if train_program else None
         self._plans: dict[tuple[str | None, Mode], Plan] = {}
         self._active: tuple[str, ...] = ()
+        self.operation: Callable[[str | None, Plan], Operate] | None = None
         self.shared = nn.Module()
         self.own = nn.ModuleDict()
         self.codes = nn.Module()
@@ -163,10 +166,8 @@ class NestedModel(nn.Module):
         del self.own[f"level_{name}"]
 
     def _store_codes(self, codes: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-        shared = named(self.shared)
-        self.codes = nn.Module()
-        for tensor, code in codes.items():
-            register(self.codes, tensor, torch.from_numpy(code).to(shared[tensor].device), "buffer")
+        places = {name: tensor.device for name, tensor in named(self.shared).items()}
+        self.codes = tree_of({n: torch.from_numpy(c).to(places[n]) for n, c in codes.items()})
 
     def _store_own(self, level: str) -> None:
         """Copies of what the level uses of the shared tensors that it has of its own."""
@@ -177,10 +178,7 @@ class NestedModel(nn.Module):
 
     def register_own(self, level: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take the tensors that a level has of its own."""
-        tree = nn.Module()
-        for tensor, value in tensors.items():
-            register(tree, tensor, value, role_of(value))
-        self.own[f"level_{level}"] = tree
+        self.own[f"level_{level}"] = tree_of(tensors)
 
     def _weights(self) -> Weights:
         shared = named(self.shared)
@@ -271,7 +269,8 @@ class NestedModel(nn.Module):
 
     def _run(self, level: str | None, leaves: Sequence[torch.Tensor]) -> Any:
         plan = self.plan(level, "train" if self.training else "eval")
-        outputs = run(plan.program, self.weights(plan, level), leaves)
+        operate = self.operation(level, plan) if self.operation else None
+        outputs = run(plan.program, self.weights(plan, level), leaves, operate=operate)
         return rebuild(plan.program.results, iter(outputs))
 
     def plan(self, level: str | None, mode: Mode = "eval") -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -33,6 +34,14 @@ def register(
 def role_of(tensor: torch.Tensor) -> Literal["parameter", "buffer"]:
     """What a tensor is to be registered as."""
     return "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+
+
+def tree_of(tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Tensors by their dotted names as a tree, parameters as such and all others as buffers."""
+    root = nn.Module()
+    for name, tensor in tensors.items():
+        register(root, name, tensor, role_of(tensor))
+    return root
 
 
 def named(root: nn.Module) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -186,12 +186,23 @@ def without_dead_nodes(program: Program) -> Program:
     return replace(program, nodes=tuple(reversed(kept)))
 
 
+class Operate(Protocol):
+    """Gives what a node gives, as `call` does."""
+
+    def __call__(
+        self, node: Node, look_up: Callable[[Ref | Weight], Any], *, device: torch.device | None
+    ) -> tuple[Any, ...]:
+        """The outputs of one operator call, its arguments looked up by `look_up`."""
+        ...
+
+
 def run(
     program: Program,
     tensors: Mapping[str, torch.Tensor],
     inputs: Sequence[torch.Tensor],
     *,
     watch: Callable[[Node, tuple[Any, ...]], None] | None = None,
+    operate: Operate | None = None,
 ) -> list[torch.Tensor]:
     """Run a program.
 
@@ -200,6 +211,7 @@ def run(
         tensors: a tensor for every name that the program reads.
         inputs: one tensor for each of `program.inputs`.
         watch: is called with every node and what it gives.
+        operate: what calls every node; `call` unless given.
 
     Returns:
         One tensor for each of `program.outputs`.
@@ -211,9 +223,9 @@ def run(
     def look_up(leaf: Ref | Weight) -> Any:
         return tensors[leaf.name] if isinstance(leaf, Weight) else values[leaf.name]
 
-    device = inputs[0].device if inputs else None
+    device, operate = inputs[0].device if inputs else None, operate or call
     for node, freed in zip(program.nodes, program.last_uses, strict=True):
-        results = call(node, look_up, device=device)
+        results = operate(node, look_up, device=device)
         if watch is not None:
             watch(node, results)
         values.update({n: v for n, v in zip(node.outputs, results, strict=False) if n is not None})

@@ -28,6 +28,7 @@ from nestedge.training.evolution import (
     recalibrated_accuracy,
     search,
 )
+from nestedge.training.fake_quantization import FakeQuantization
 from nestedge.training.loop import train
 from nestedge.training.nested_masks import nested_masks, random_masks
 from nestedge.training.objectives import (
@@ -70,6 +71,7 @@ __all__ = [
     "Checkpoints",
     "Diversity",
     "Evolution",
+    "FakeQuantization",
     "Found",
     "JointOptimizer",
     "Objective",

@@ -13,6 +13,7 @@ from nestedge.errors import UsageError
 from nestedge.model import NestedModel
 from nestedge.training.batches import Batches
 from nestedge.training.checkpoints import Checkpoints, Stateful
+from nestedge.training.fake_quantization import FakeQuantization
 from nestedge.training.objectives import Objective
 from nestedge.training.precision import MixedPrecision, Precision
 from nestedge.training.progress import Progress
@@ -30,6 +31,7 @@ def train(
     schedule: LRScheduler | None = None,
     seed: int = 0,
     precision: Precision = "float32",
+    quantization: FakeQuantization | None = None,
     sync_batch_norm: bool = False,
     after_epoch: Callable[[int], None] | None = None,
     evaluate: Evaluate | None = None,
@@ -58,6 +60,8 @@ def train(
         schedule: is stepped after every step of the optimizer, not after every epoch.
         seed: of dropout and shuffling, and of what the objective draws.
         precision: of the forward passes; weights and gradients stay as they are.
+        quantization: rounds what the levels of the network compute with, as int8 does: training
+            that is aware of it. Its ranges are a part of checkpoints.
         sync_batch_norm: whether batch norms see the images of all processes, as those of one
             process with the whole batch would, at the cost of two exchanges each.
         after_epoch: is called with the number of an epoch, from 0, after its last step and before
@@ -73,14 +77,16 @@ def train(
         The last report of every epoch that this call has trained.
 
     Raises:
-        UsageError: there is no batch or epoch, the optimizer is another network's, or the
-            checkpoint another training's.
+        UsageError: there is no batch or epoch, the optimizer or the rounding is another network's,
+            rounding would begin after the last epoch, or the checkpoint is another training's.
         FormatError: the checkpoint is damaged.
         NestedgeError: the loss or the batch-norm statistics became infinite or not a number.
     """
     if epochs < 1:
         raise UsageError(f"epochs: expected 1 or more, found {epochs}")
     _check_optimizer(nested, optimizer)
+    if quantization is not None:
+        _check_quantization(nested, quantization, epochs)
     run = Run(
         nested=nested,
         batches=batches,
@@ -90,6 +96,7 @@ def train(
         schedule=schedule,
         seed=seed,
         mixed=MixedPrecision(precision, next(nested.parameters()).device.type),
+        quantization=quantization,
         sync_batch_norm=sync_batch_norm,
         after_epoch=after_epoch,
         evaluate=evaluate,
@@ -118,4 +125,14 @@ def _check_optimizer(nested: NestedModel, optimizer: Optimizer) -> None:
         raise UsageError(
             "optimizer: expected parameters of the nested network, found only others; `nest` "
             "copies the weights, so make the optimizer from nested.parameters()"
+        )
+
+
+def _check_quantization(nested: NestedModel, quantization: FakeQuantization, epochs: int) -> None:
+    if quantization.nested is not nested:
+        raise UsageError("quantization: is of another network; make it of the one that is trained")
+    if quantization.from_epoch >= epochs:
+        raise UsageError(
+            f"quantization: expected to begin before the end of {epochs} epochs, found epoch "
+            f"{quantization.from_epoch}, counted from 0"
         )

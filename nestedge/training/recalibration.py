@@ -17,6 +17,7 @@ import torch
 from nestedge.errors import UsageError
 from nestedge.inputs import as_call
 from nestedge.model import NestedModel
+from nestedge.plan import Plan
 from nestedge.program.arguments import named_arguments, with_arguments
 from nestedge.program.graph import Node, Program, Weight, run
 from nestedge.training.batches import Batches, read_batches
@@ -28,13 +29,13 @@ class _Measured:
 
     Attributes:
         name: of the level, None for the full network.
-        program: its evaluation program.
+        plan: how it is evaluated.
         stored: the statistics as the network has them, by tensor name.
         tensors: all tensors of the level, with new statistics in place of the stored ones.
     """
 
     name: str | None
-    program: Program
+    plan: Plan
     stored: dict[str, torch.Tensor]
     tensors: dict[str, torch.Tensor]
 
@@ -67,7 +68,9 @@ def recalibrate(
             args, kwargs = as_call(inputs)
             leaves = nested.leaves(*args, **kwargs)
             for level in measured:
-                run(_gathering(level.program, index), level.tensors, leaves)
+                operate = nested.operation(level.name, level.plan) if nested.operation else None
+                program = _gathering(level.plan.program, index)
+                run(program, level.tensors, leaves, operate=operate)
                 _check(level, index)
         for level in measured:
             for name, tensor in level.stored.items():
@@ -88,7 +91,7 @@ def _begin(nested: NestedModel, name: str | None) -> _Measured:
     keys = {key for node in plan.program.nodes for key in _statistics(node)}
     stored = {key: tensors[key] for key in sorted(keys)}
     fresh = {key: torch.zeros_like(tensor) for key, tensor in stored.items()}
-    return _Measured(name, plan.program, stored, {**tensors, **fresh})
+    return _Measured(name, plan, stored, {**tensors, **fresh})
 
 
 def _statistics(node: Node) -> list[str]:

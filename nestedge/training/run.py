@@ -15,6 +15,7 @@ from nestedge.errors import NestedgeError, UsageError
 from nestedge.model import NestedModel
 from nestedge.training.batches import Batches, read_batches, set_epoch
 from nestedge.training.checkpoints import BEST, LAST, Checkpoints, Stateful, load_parts
+from nestedge.training.fake_quantization import FakeQuantization
 from nestedge.training.objectives import Objective, Step
 from nestedge.training.precision import MixedPrecision
 from nestedge.training.processes import average, average_gradients, broadcast, processes
@@ -76,6 +77,7 @@ class Run:
     schedule: LRScheduler | None
     seed: int
     mixed: MixedPrecision
+    quantization: FakeQuantization | None
     sync_batch_norm: bool
     after_epoch: Callable[[int], None] | None
     evaluate: Evaluate | None
@@ -110,7 +112,7 @@ class Run:
             if self.checkpoints is not None and self.checkpoints.is_due(place.index):
                 self._save()
         place.steps = place.index
-        average(list(self.nested.buffers()))
+        average([*self.nested.buffers(), *self._extremes()])
         if self.after_epoch is not None:
             self.after_epoch(place.epoch)
         _check_statistics(self.nested, place.epoch + 1)
@@ -164,8 +166,13 @@ class Run:
 
     def _losses(self, inputs: Any, target: Any, step: Step) -> Iterator[torch.Tensor]:
         losses = self.objective(self.nested, inputs, target, step)
+        if self.quantization is not None:
+            losses = self.quantization.losses(losses, epoch=step.epoch)
         # Batch norms of one process alone are faster as they are.
         return synchronized(losses) if self.sync_batch_norm and processes() > 1 else losses
+
+    def _extremes(self) -> list[torch.Tensor]:
+        return [] if self.quantization is None else self.quantization.extremes()
 
     def _report(self) -> Progress:
         place, seconds = self.place, self.clock() - self.started
@@ -193,6 +200,8 @@ class Run:
         }
         if self.schedule is not None:
             own["schedule"] = self.schedule
+        if self.quantization is not None:
+            own["quantization"] = self.quantization
         if taken := sorted(own.keys() & self.state.keys()):
             raise UsageError(f"state: {taken[0]!r} is kept already; choose another name")
         # A method's state first: it may bring levels, whose tensors the network then takes.

@@ -13,7 +13,13 @@ from torch.utils.data.distributed import DistributedSampler
 
 from nestedge.errors import NestedgeError
 from nestedge.nested import NestedModel
-from nestedge.training import Checkpoints, joint_objective, sandwich_objective, train
+from nestedge.training import (
+    Checkpoints,
+    FakeQuantization,
+    joint_objective,
+    sandwich_objective,
+    train,
+)
 from nestedge.training.processes import average, is_first, processes
 from tests.networks import cross_entropy, logits_of, nested_perceptron, nested_resnet, vectors
 
@@ -62,6 +68,23 @@ def _normed(nested: NestedModel, rank: int) -> dict[str, torch.Tensor]:
     return nested.state_dict()
 
 
+def _ranged(nested: NestedModel, rank: int) -> dict[str, torch.Tensor]:
+    """The ranges of what layers read, after one step of rounded levels."""
+    generator = torch.Generator().manual_seed(rank)
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=generator)
+    quantization = FakeQuantization(nested)
+    train(
+        nested,
+        [(images, torch.arange(4))],
+        epochs=1,
+        objective=joint_objective(["small", "full"], torch.nn.functional.cross_entropy),
+        optimizer=SGD(nested.parameters(), 0.01),
+        quantization=quantization,
+    )
+    ranges = quantization.state_dict()
+    return {f"{level}/{layer}": of[layer] for level, of in ranges.items() for layer in of}
+
+
 def _synchronized(nested: NestedModel, share: slice) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(8, 3, 8, 8, dtype=torch.float64, generator=generator)
@@ -104,6 +127,7 @@ def _worker(rank: int, folder: str) -> None:
         "step": _one_step(nested, slice(rank * 4, rank * 4 + 4)),
         "epochs": _epochs(nested_perceptron(), Path(folder) / "checkpoints"),
         "normed": _normed(nested_resnet(), rank),
+        "ranged": _ranged(nested_resnet(), rank),
         "synchronized": _synchronized(nested_resnet(), slice(rank * 4, rank * 4 + 4)),
         "nan": _nan(nested_perceptron(), rank),
         "first": is_first(),
@@ -146,6 +170,16 @@ def test_batch_norm_statistics_are_averaged(folder: Path) -> None:
     name = next(n for n in first if n.startswith("shared") and n.endswith("running_mean"))
     wanted = (alone[0][name] + alone[1][name]) / 2
     torch.testing.assert_close(first[name], wanted)
+
+
+def test_ranges_of_rounded_levels_are_averaged(folder: Path) -> None:
+    first, second = (torch.load(folder / f"{rank}.pt")["ranged"] for rank in range(2))
+    alone = [_ranged(nested_resnet(), rank) for rank in range(2)]
+    assert len(first) > 10
+    for name, extremes in first.items():
+        assert torch.equal(second[name], extremes), name
+        torch.testing.assert_close(extremes, (alone[0][name] + alone[1][name]) / 2)
+    assert any(not torch.equal(alone[0][name], alone[1][name]) for name in first)
 
 
 def test_synchronized_batch_norms_see_the_images_of_all_processes(folder: Path) -> None:

@@ -160,6 +160,47 @@ def test_a_recipe_that_was_stopped_goes_on_to_the_same_bytes(
     assert output.read_bytes() == saved[0].read_bytes()
 
 
+def test_a_rounded_recipe_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    card, data = {"batch_norm": "statistics"}, {"augmentation": "crop-flip"}
+    recipe = _recipe(card=card, data=data, quantization={"from_epoch": 1})
+    run_recipe(recipe, tmp_path / "whole")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every=1)
+    for stop, rounded in (((1, 3), []), ((2, 3), ["full", "small"])):
+        with pytest.raises(_KilledError):
+            run_recipe(recipe, tmp_path / "x", checkpoints=checkpoints, progress=_until(*stop))
+        state = checkpoints.read()
+        assert state is not None
+        assert sorted(state["parts"]["quantization"]) == rounded
+    trained = run_recipe(recipe, tmp_path / "x", checkpoints=checkpoints)
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert trained.nested.operation is None
+    earlier = _recipe(card=card, data=data, quantization={"from_epoch": 0})
+    with pytest.raises(UsageError, match=r"recipe: quantization\.from_epoch was 1 and is 0"):
+        run_recipe(earlier, tmp_path / "x", checkpoints=checkpoints)
+
+
+@pytest.mark.parametrize("activations", [True, False], ids=["all", "weights"])
+def test_a_recipe_measures_statistics_on_rounded_numbers(
+    activations: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operations = list[Any]()
+
+    def noted(nested: NestedModel, batches: Any, *, levels: list[str]) -> None:
+        operations.append(nested.operation)
+        assert not nested.training
+
+    monkeypatch.setattr("nestedge.training.recipes.running.recalibrate", noted)
+    changes: dict[str, Any] = {"card": {"batch_norm": "statistics"}, "training": {"epochs": 1}}
+    trained = run_recipe(
+        _recipe(quantization={"activations": activations}, **changes), tmp_path / "net.nest"
+    )
+    run_recipe(_recipe(**changes), tmp_path / "net.nest")
+    rounding, plain = operations
+    assert plain is None
+    layers = rounding("small", trained.nested.plan("small")).layers
+    assert len(layers) == (2 if activations else 0)
+
+
 def test_a_checkpoint_of_another_recipe_is_refused_with_what_is_different(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", every=1)
     with pytest.raises(_KilledError):
@@ -335,6 +376,22 @@ WRONG: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         r"training\.sync_batch_norm: expected",
     ),
     "precision": ({"training": {"precision": "int8"}}, r"training\.precision: expected \"float32"),
+    "a key of rounding": (
+        {"quantization": {"bits": 8}},
+        r"quantization\.bits: unknown; expected f",
+    ),
+    "rounding of a method": (
+        {"quantization": {}, "method": {"name": "sss", "gamma": 1.0}},
+        "quantization: expected one of the methods joint, sandwich, connections.*found 'sss'",
+    ),
+    "rounding too late": (
+        {"quantization": {"from_epoch": 2}},
+        r"quantization\.from_epoch: expected an epoch before the end of the 2.*found 2",
+    ),
+    "a number for true": (
+        {"quantization": {"activations": 1}},
+        r"quantization\.activations: expected true or false",
+    ),
     "an object": ({"training": {"seed": {1}}}, r"training\.seed: expected a text, a number"),
     "true for 1": ({"training": {"epochs": True}}, r"training\.epochs: expected an integer"),
 }

@@ -78,6 +78,10 @@ METHODS: Mapping[str, Row] = {
 }
 
 
+TOGETHER = ("joint", "sandwich", "connections")
+"""Those that train the levels that stay, so that these can learn to be rounded."""
+
+
 def check_levels(names: Iterable[str], nested: NestedModel, where: str) -> None:
     """Refuses names of levels that the network has not.
 

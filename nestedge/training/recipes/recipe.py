@@ -19,10 +19,10 @@ from nestedge.training.precision import Precision
 from nestedge.training.recipes.data import DataTable, data_table
 from nestedge.training.recipes.frame import Prepare
 from nestedge.training.recipes.levels import level_of
-from nestedge.training.recipes.methods import METHODS
+from nestedge.training.recipes.methods import METHODS, TOGETHER
 from nestedge.training.recipes.optimizers import OptimizerTable, optimizer_table
 from nestedge.training.recipes.schedules import ScheduleTable, schedule_table
-from nestedge.training.recipes.tables import at, check_plain, named, one_of, table
+from nestedge.training.recipes.tables import Table, at, check_plain, named, one_of, table
 
 Factory = str | Callable[[], nn.Module]
 """What makes the network: "package.module:function", or in Python the function itself."""
@@ -83,6 +83,19 @@ class TrainingTable:
 
 
 @dataclass(frozen=True)
+class QuantizationTable:
+    """That levels are trained with the rounding of int8.
+
+    Attributes:
+        from_epoch: the first epoch that is rounded, from 0.
+        activations: whether what layers read is rounded too.
+    """
+
+    from_epoch: int
+    activations: bool
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training from the data to a .nest; `read_recipe` and `recipe_from` make one.
 
@@ -90,6 +103,7 @@ class Recipe:
         folder: what paths are relative to, and where the factory is imported from.
         said: all of it that decides what is trained, as JSON: a checkpoint knows its recipe by it.
         method: prepares the network as the method wants it.
+        quantization: None where nothing is rounded.
 
     The others are a table each.
     """
@@ -104,6 +118,7 @@ class Recipe:
     optimizer: OptimizerTable
     schedule: ScheduleTable
     training: TrainingTable
+    quantization: QuantizationTable | None
 
     def with_data(self, root: Path) -> Recipe:
         """The same with the data somewhere else."""
@@ -140,13 +155,14 @@ def recipe_from(tables: Mapping[str, Any], *, folder: Path) -> Recipe:
 def _recipe(document: Value, folder: Path) -> Recipe:
     check_plain(document)
     names = ("model", "levels", "card", "data", "method", "optimizer", "schedule", "training")
-    found = table(document, names)
+    found = table(document, (*names, "quantization"))
 
     def part(name: str) -> Value:
         # A table that is not there is one that says nothing.
         return found.get(name) or Value({}, document.document, name)
 
-    levels = found.get("levels")
+    levels, rounding = found.get("levels"), found.get("quantization")
+    training = _training_table(found.required("training"))
     return Recipe(
         folder=folder,
         said=_said(document),
@@ -157,7 +173,8 @@ def _recipe(document: Value, folder: Path) -> Recipe:
         method=_method(found.required("method")),
         optimizer=optimizer_table(found.required("optimizer")),
         schedule=schedule_table(part("schedule")),
-        training=_training_table(found.required("training")),
+        training=training,
+        quantization=_quantization_table(rounding, found, training) if rounding else None,
     )
 
 
@@ -233,6 +250,22 @@ def _training_table(value: Value) -> TrainingTable:
         found.truth("sync_batch_norm", False),
         smooth,
     )
+
+
+def _quantization_table(value: Value, recipe: Table, training: TrainingTable) -> QuantizationTable:
+    found = table(value, ("from_epoch", "activations"))
+    name = named(recipe.required("method")).string()
+    if name not in TOGETHER:
+        raise FormatError(
+            f"{value.where}: expected one of the methods {', '.join(TOGETHER)}, which train levels "
+            f"as they are built; found {name!r}: train with that first, and then from its .nest"
+        )
+    begin = found.integer("from_epoch", 0, minimum=0)
+    if begin >= training.epochs:
+        raise found.required("from_epoch").error(
+            f"an epoch before the end of the {training.epochs}, the first being 0"
+        )
+    return QuantizationTable(begin, found.truth("activations", True))
 
 
 def _method(value: Value) -> Prepare:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nestedge.model import NestedModel
 from nestedge.training.accuracy import accuracy
 from nestedge.training.checkpoints import Checkpoints
 from nestedge.training.datasets import DataSet, spread
+from nestedge.training.fake_quantization import FakeQuantization
 from nestedge.training.image_batches import ImageBatches, plain_batches, training_batches
 from nestedge.training.loop import train
 from nestedge.training.processes import is_first, wait_for_all
@@ -98,6 +100,7 @@ def run_recipe(
     test = _plain(recipe, nested, data, where, train=False)
     batches = _batches(recipe, nested, data, where)
     method = _prepared(recipe, nested, len(batches))
+    quantization = _quantization(recipe, nested)
     counts = f"{len(data.train.classes)} images to train with, {len(data.test.classes)} to test"
     announce(f"{counts}, {len(data.labels)} classes; levels {', '.join(nested.levels) or 'none'}")
     reports = train(
@@ -109,6 +112,7 @@ def run_recipe(
         schedule=_schedule(recipe, method.optimizer, len(batches)),
         seed=recipe.training.seed,
         precision=recipe.training.precision,
+        quantization=quantization,
         sync_batch_norm=recipe.training.sync_batch_norm,
         after_epoch=method.after_epoch,
         evaluate=lambda trained: _accuracies(trained, test),
@@ -116,7 +120,9 @@ def run_recipe(
         state={**method.state, "recipe": _Said(recipe, data)},
         progress=progress,
     )
-    _finish(nested, method, _plain(recipe, nested, data, where, train=True))
+    # The statistics of a level whose numbers are rounded are those of rounded numbers.
+    with nullcontext() if quantization is None else quantization.applied():
+        _finish(nested, method, _plain(recipe, nested, data, where, train=True))
     found = _accuracies(nested, test)
     nested.cpu().eval()
     if is_first():
@@ -205,6 +211,13 @@ def _prepared(recipe: Recipe, nested: NestedModel, steps: int) -> Method:
     if not nested.levels and method.finish is nothing:
         raise UsageError("levels: expected at least one level, found none")
     return method
+
+
+def _quantization(recipe: Recipe, nested: NestedModel) -> FakeQuantization | None:
+    asked = recipe.quantization
+    if asked is None:
+        return None
+    return FakeQuantization(nested, from_epoch=asked.from_epoch, activations=asked.activations)
 
 
 def _schedule(recipe: Recipe, optimizer: Optimizer, steps: int) -> LambdaLR:

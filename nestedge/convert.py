@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from nestedge.errors import UsageError
+from nestedge.errors import UsageError, did_you_mean
 from nestedge.expressions import Array, Expression, to_json
 from nestedge.plugins import TensorInfo
 from nestedge.precisions import PRECISIONS, WeightSteps
+from nestedge.program.arguments import layer_weights
 from nestedge.program.graph import Program
 from nestedge.reasons import conversion_error
 
@@ -47,11 +48,14 @@ class BuildSpec:
         weight_steps: what a 1 of an int8 weight stands for: in all levels of a family the same but
             for the factor of a batch norm, so that they have the same whole numbers, or for each
             "level" what suits its own largest weights.
+        half_layers: names of weights of the level's program, in an 8-bit precision: the layers
+            that read them compute in floating point, with their weights in half precision.
     """
 
     precision: str = "fp32"
     calibration: Mapping[str, Array] | None = None
     weight_steps: WeightSteps = "family"
+    half_layers: tuple[str, ...] = ()
 
     @property
     def is_on_family_grids(self) -> bool:
@@ -105,6 +109,8 @@ class Converted:
         files: what else belongs to the artifact, by name.
         channels_last: names of the inputs that are images with their channels last, where the
             network has them behind the batch.
+        half_layers: names of the weights that stayed in half precision: those asked for, and those
+            of layers that have to compute in floating point with them.
     """
 
     model: bytes
@@ -114,6 +120,7 @@ class Converted:
     producer: Mapping[str, str]
     files: Mapping[str, bytes] = field(default_factory=dict)
     channels_last: tuple[str, ...] = ()
+    half_layers: tuple[str, ...] = ()
 
 
 class Exported(Protocol):
@@ -123,7 +130,8 @@ class Exported(Protocol):
         """The level in a precision.
 
         Raises:
-            UsageError: the converter has no such precision, or int8 lacks calibration data.
+            UsageError: the converter has no such precision, int8 lacks calibration data, or no
+                layer of the precision can stay in half precision.
             NestedgeError: the framework cannot quantise the network; the message says why.
         """
         ...
@@ -133,7 +141,8 @@ class Converter(Protocol):
     """A plug-in that turns a level into files for one runtime.
 
     One that runs a program from outside also has `version() -> str`, which names the program and
-    its version, and raises MissingDependencyError where it is missing.
+    its version, and raises MissingDependencyError where it is missing. One whose 8-bit files may
+    have layers in half precision has `mixed: tuple[str, ...]`, the precisions of these files.
     """
 
     @property
@@ -186,7 +195,8 @@ def check_spec(converter: Converter, spec: BuildSpec) -> None:
     """Refuses what a converter cannot make.
 
     Raises:
-        UsageError: it has no such precision, or int8 lacks calibration data.
+        UsageError: it has no such precision, int8 lacks calibration data, or no layer of the
+            precision can stay in half precision.
     """
     if spec.precision not in converter.precisions:
         raise UsageError(
@@ -196,6 +206,35 @@ def check_spec(converter: Converter, spec: BuildSpec) -> None:
         raise UsageError(
             f"{converter.name}: {spec.precision} needs calibration data: give --calibration"
         )
+    known = mixed_precisions(converter)
+    if spec.half_layers and spec.precision not in known:
+        raise UsageError(
+            f"{converter.name}: layers can stay in half precision in {known}, found "
+            f"{spec.precision!r}: leave out half_layers"
+        )
+
+
+def mixed_precisions(converter: Converter) -> tuple[str, ...]:
+    """The 8-bit precisions in which a converter can leave layers in half precision."""
+    found: tuple[str, ...] = getattr(converter, "mixed", ())
+    return found
+
+
+def check_half_layers(level: LevelProgram, spec: BuildSpec) -> None:
+    """Refuses layers to be left in half precision that the level does not have.
+
+    Raises:
+        UsageError: the level has no such weight.
+        ConversionError: half precision cannot hold one of the weights.
+    """
+    unknown = sorted(set(spec.half_layers) - level.tensors.keys())
+    if unknown:
+        known = layer_weights(level.program)
+        raise UsageError(
+            f"half_layers: the level has no weight {unknown[0]!r}; those of its layers are "
+            f"{list(known)}{did_you_mean(unknown[0], known)}"
+        )
+    _check_half(level, spec.half_layers)
 
 
 def check_half(level: LevelProgram) -> None:
@@ -206,8 +245,12 @@ def check_half(level: LevelProgram) -> None:
     Raises:
         ConversionError: naming the weight; it would become infinite, or another number.
     """
+    _check_half(level, level.program.used_tensors())
+
+
+def _check_half(level: LevelProgram, names: Collection[str]) -> None:
     most = torch.finfo(torch.float16).max
-    for name in sorted(level.program.used_tensors()):
+    for name in sorted(names):
         tensor = level.tensors[name]
         if level.program.tensors[name].role != "parameter" or not tensor.is_floating_point():
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations
@@ -259,6 +259,27 @@ def _orders(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int, 
     orders = permutations(identity)
     fitting = (order for order in orders if [shape[d] for d in order if shape[d] != 1] == sizes)
     return list(dict.fromkeys([identity, *fitting]))
+
+
+def constants_of(
+    names: Collection[str], found: Sequence[FoundConstant], level: LevelProgram
+) -> dict[str, frozenset[str]]:
+    """The names of the constants that are made of each of some tensors of a level.
+
+    Args:
+        names: of the tensors.
+        found: what a file in single precision has.
+        level: what the file was made from.
+    """
+    known = [(c.name, c.expression) for c in explain(found, level) if c.expression is not None]
+    return {
+        name: frozenset(constant for constant, e in known if _contains(e, level.expressions[name]))
+        for name in names
+    }
+
+
+def _contains(expression: Expression, part: Expression) -> bool:
+    return expression == part or any(_contains(item, part) for item in expression.inputs)
 
 
 def check_constants(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 
@@ -25,3 +26,14 @@ def output_to(file: BinaryIO) -> Iterator[None]:
         for saved, descriptor in zip(kept, (1, 2), strict=True):
             os.dup2(saved, descriptor)
             os.close(saved)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """A block in which what Python and C++ write to stdout and stderr goes nowhere.
+
+    For libraries that have no switch for their progress and advice, and whose errors are
+    exceptions.
+    """
+    with Path(os.devnull).open("wb") as file, output_to(file):
+        yield

@@ -13,6 +13,7 @@ import pytest
 
 from nestedge.artifact import (
     Artifact,
+    DropRecord,
     check_integrity,
     find_artifacts,
     read_artifact,
@@ -42,7 +43,55 @@ def test_the_document_is_sorted_and_ends_in_a_newline(tmp_path: Path) -> None:
     text = (fake_artifact(tmp_path).folder / "artifact.json").read_text()
     document = json.loads(text)
     assert text == json.dumps(document, sort_keys=True, indent=1) + "\n"
-    assert document["format"] == 2
+    assert document["format"] == 3
+
+
+DROP = DropRecord(
+    allowed=1.0, before=3.5, after=0.5, exact_percent=92.0, data_sha256="da" * 32, samples=200
+)
+FALLEN = replace(DESCRIPTION, half_layers=("stem", "layer1.0.conv2"), drop=DROP)
+
+
+def test_layers_in_half_precision_are_recorded_with_the_drop(tmp_path: Path) -> None:
+    written = fake_artifact(tmp_path, FALLEN)
+    assert (written.half_layers, written.drop) == (FALLEN.half_layers, DROP)
+    assert read_artifact(written.folder) == written
+    assert written.note == (
+        "accuracy -0.50 points beside single precision, -3.50 with every layer in 8 bits; "
+        "2 in half precision: stem, layer1.0.conv2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"half_layers": (), "drop": None}, ""),
+        ({"drop": None}, "2 in half precision: stem, layer1.0.conv2"),
+        (
+            {"half_layers": (), "drop": replace(DROP, before=-0.25, after=-0.25)},
+            "accuracy +0.25 points beside single precision; none in half precision",
+        ),
+    ],
+    ids=["nothing", "no drop", "no layer"],
+)
+def test_a_note_says_what_is_known(changes: dict[str, Any], note: str) -> None:
+    assert replace(FALLEN, **changes).note == note
+
+
+def test_an_artifact_of_format_2_has_no_layers_in_half_precision(tmp_path: Path) -> None:
+    artifact = fake_artifact(tmp_path)
+
+    def age(document: dict[str, Any]) -> None:
+        document["format"] = 2
+        del document["half_layers"], document["drop"]
+
+    _edit(artifact, age)
+    assert read_artifact(artifact.folder) == artifact
+    assert artifact.half_layers == ()
+    assert artifact.drop is None
+    _edit(artifact, lambda document: document.update(half_layers=[]))
+    with pytest.raises(FormatError, match="half_layers: unknown"):
+        read_artifact(artifact.folder)
 
 
 def _edit(artifact: Artifact, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -55,7 +104,7 @@ def _edit(artifact: Artifact, edit: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: d.update(format=1), r"artifact\.json: format: expected 2: another version"),
+        (lambda d: d.update(format=1), r"artifact\.json: format: expected 3: another version"),
         (lambda d: d.pop("format"), r"artifact\.json: format: missing"),
         (lambda d: d.pop("macs"), r"artifact\.json: macs: missing"),
         (lambda d: d.update(extra=1), r"artifact\.json: extra: unknown"),
@@ -94,6 +143,9 @@ def _edit(artifact: Artifact, edit: Callable[[dict[str, Any]], object]) -> None:
             "preprocessing.input: input 'input' of shape .* takes no NCHW image of 1 channels",
         ),
         (lambda d: d.update(labels=[1]), r"labels\[0\]: expected a string"),
+        (lambda d: d.pop("drop"), r"artifact\.json: drop: missing"),
+        (lambda d: d.update(half_layers=[1]), r"half_layers\[0\]: expected a string"),
+        (lambda d: d.update(drop={"allowed": 1}), r"drop\.before: missing"),
         (lambda d: d.update(producer={"torch": 2}), r"producer\.torch: expected a string"),
     ],
 )

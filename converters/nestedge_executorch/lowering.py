@@ -12,7 +12,7 @@ from nestedge.convert import LevelProgram, reason_of, tensor_of
 from nestedge.errors import NestedgeError
 from nestedge.expressions import Array
 from nestedge.program.emit import FlatModule
-from nestedge_executorch.quiet import silenced
+from nestedge.redirection import silenced
 from nestedge_executorch.signature import METHOD
 
 with silenced():

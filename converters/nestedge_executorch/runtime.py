@@ -16,7 +16,7 @@ import torch
 
 from nestedge.errors import FormatError, NestedgeError, UsageError
 from nestedge.plugins import Array, check_inputs
-from nestedge_executorch.quiet import silenced
+from nestedge.redirection import silenced
 from nestedge_executorch.signature import METHOD, from_text
 
 with silenced():

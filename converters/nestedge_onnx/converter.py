@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 import onnx
 from onnx import numpy_helper
 
-from nestedge.convert import BuildSpec, Converted, LevelProgram, check_half, check_spec
-from nestedge.explanation import FoundConstant, explain
+from nestedge.convert import (
+    BuildSpec,
+    Converted,
+    LevelProgram,
+    check_half,
+    check_half_layers,
+    check_spec,
+)
+from nestedge.explanation import FoundConstant, constants_of, explain
 from nestedge.grids import Grid
 from nestedge.plugins import TensorInfo
 from nestedge_onnx.dynamic import dynamic_steps, to_dynamic
 from nestedge_onnx.exporter import ONNXRUNTIME_OPSET, export_model
 from nestedge_onnx.grids import on_family_grids
-from nestedge_onnx.half import to_half
+from nestedge_onnx.half import to_half, with_half_weights
 from nestedge_onnx.quantization import quantize, steps_of
 
 
@@ -27,6 +35,7 @@ class OnnxConverter:
     checked_by = "onnx"
     suffix = ".onnx"
     precisions = ("fp32", "fp16", "int8", "int8-dynamic")
+    mixed = ("int8",)
     packages = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
     def export(self, level: LevelProgram, *, batch: int = 1) -> OnnxExported:
@@ -53,16 +62,40 @@ class OnnxExported:
         """The level as an ONNX file.
 
         Raises:
-            UsageError: the precision is not one it has, or int8 lacks calibration data.
+            UsageError: the precision is not one it has, int8 lacks calibration data, or a layer
+                that is to stay in half precision cannot.
             NestedgeError: onnxruntime's tools cannot make the precision of the network, or
-                fp16 cannot hold one of its weights.
+                half precision cannot hold one of its weights.
         """
         check_spec(self._converter, spec)
+        check_half_layers(self._level, spec)
         if spec.precision == "fp16":
             check_half(self._level)
-        model = _in_precision(self._model, spec)
+        left = left_layers(self._model, self._level, spec)
+        model = _in_precision(self._model, spec, left)
         grids = on_family_grids(model, self._level, spec, single=self._model)
-        return converted(model, self._level, self._converter.packages, grids=grids)
+        model = self._stored(model, left)
+        made = converted(model, self._level, self._converter.packages, grids=grids)
+        return replace(made, half_layers=spec.half_layers)
+
+    def _stored(self, model: onnx.ModelProto, left: Collection[str]) -> onnx.ModelProto:
+        """The model with the weights of layers that are left in half precision as the file has."""
+        return with_half_weights(model, left)
+
+
+def left_layers(model: onnx.ModelProto, level: LevelProgram, spec: BuildSpec) -> frozenset[str]:
+    """The names of the weights in a model whose layers are not to be quantised.
+
+    Args:
+        model: in single precision.
+        level: what it was made from.
+        spec: which layers.
+    """
+    if not spec.half_layers:
+        return frozenset()
+    values = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    found = [FoundConstant(name, 0, value) for name, value in values.items()]
+    return frozenset().union(*constants_of(spec.half_layers, found, level).values())
 
 
 def converted(
@@ -90,9 +123,11 @@ def converted(
     )
 
 
-def _in_precision(model: onnx.ModelProto, spec: BuildSpec) -> onnx.ModelProto:
+def _in_precision(
+    model: onnx.ModelProto, spec: BuildSpec, left: Collection[str]
+) -> onnx.ModelProto:
     if spec.precision == "int8":
-        return quantize(model, spec.calibration or {})
+        return quantize(model, spec.calibration or {}, left=left)
     if spec.precision == "int8-dynamic":
         return to_dynamic(model)
     return to_half(model) if spec.precision == "fp16" else model

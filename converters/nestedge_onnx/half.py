@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from graphlib import TopologicalSorter
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from nestedge.diagnosis import failed
 from nestedge.expressions import Array
 from nestedge_onnx.exporter import strip
 from nestedge_onnx.quiet import quiet
+
+_CAST = "_cast_to_fp32"
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -42,6 +45,32 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
             item.CopyFrom(numpy_helper.from_array(array, item.name))
     _sort(half.graph)
     strip(half)
+    return half
+
+
+def with_half_weights(model: onnx.ModelProto, weights: Collection[str]) -> onnx.ModelProto:
+    """The model with some weights stored in float16; whoever reads them computes in float32.
+
+    onnxruntime casts the weights back once, when it loads the file.
+
+    Args:
+        model: in single or 8-bit precision.
+        weights: names of initialisers of float32.
+    """
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    casts = {}
+    for item in half.graph.initializer:
+        if item.name in weights:
+            array = rounded(numpy_helper.to_array(item))
+            item.CopyFrom(numpy_helper.from_array(array, item.name))
+            casts[item.name] = f"{item.name}{_CAST}"
+    for node in half.graph.node:
+        node.input[:] = [casts.get(name, name) for name in node.input]
+    for index, (name, cast) in enumerate(casts.items()):
+        half.graph.node.insert(
+            index, helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT)
+        )
     return half
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +60,14 @@ class OrtExported(OnnxExported):
             made = super().convert(spec)
         content = to_ort(made.model)
         return replace(made, model=content, constants=_relocated(made, content))
+
+    def _stored(
+        self,
+        model: onnx.ModelProto,
+        left: Collection[str],  # noqa: ARG002
+    ) -> onnx.ModelProto:
+        """The model as it is: casts of constants are worked out before the file is written."""
+        return model
 
 
 def to_ort(model: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,11 @@ from nestedge.diagnosis import failed
 from nestedge.explanation import Steps
 from nestedge.expressions import Array
 from nestedge.reasons import conversion_error
+from nestedge_onnx.branches import unsuited
 from nestedge_onnx.exporter import strip
+from nestedge_onnx.products import with_gemms
 from nestedge_onnx.quiet import quiet
+from nestedge_onnx.unrounded import LAYERS, read_unrounded
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
 _DEQUANTIZE = "DequantizeLinear"
@@ -33,23 +36,26 @@ class Scheme:
 
     Attributes:
         activations: "uint8", each with a zero point of its own, or "int8" with zero points of 0.
-        operators: which are quantised; sums only where a convolution is a summand.
+        operators: which are quantised; sums, products and sigmoids as `unsuited` lets them be.
         unquantized_outputs: operators whose output is quantised only where its reader wants it.
+        has_gemms: whether a matrix product and its bias are one Gemm.
         options: further ones of onnxruntime's quantiser.
     """
 
     activations: str
     operators: tuple[str, ...]
     unquantized_outputs: tuple[str, ...]
+    has_gemms: bool
     options: Mapping[str, object] = field(default_factory=dict)
 
 
 FOR_ONNXRUNTIME = Scheme(
     activations="uint8",
-    # The sum of two 8-bit branches is one operator of onnxruntime's.
-    operators=(*_LAYERS, *_PASSING, "Add"),
+    # Where two 8-bit branches meet is one operator of onnxruntime's.
+    operators=(*_LAYERS, *_PASSING, "Sigmoid", "Add", "Mul"),
     # Its 8-bit matrix products can give single precision: logits lose nothing then.
     unquantized_outputs=("Gemm", "MatMul"),
+    has_gemms=True,
 )
 """The form that onnxruntime computes fastest: on x86 its int8 by int8 products are slower."""
 
@@ -60,6 +66,7 @@ FOR_TENSORRT = Scheme(
     # residual network, it reads the 8 bits, as NVIDIA advises.
     operators=_LAYERS,
     unquantized_outputs=_LAYERS,
+    has_gemms=False,
     options={
         "ActivationSymmetric": True,
         # TensorRT 8.2 has no constants of int8: weights stay in single precision, before a pair.
@@ -74,23 +81,31 @@ FOR_TENSORRT = Scheme(
 
 
 def quantize(
-    model: onnx.ModelProto, calibration: Mapping[str, Array], scheme: Scheme = FOR_ONNXRUNTIME
+    model: onnx.ModelProto,
+    calibration: Mapping[str, Array],
+    scheme: Scheme = FOR_ONNXRUNTIME,
+    *,
+    left: Collection[str] = (),
 ) -> onnx.ModelProto:
     """The model with its layers, and what only passes numbers on between them, in 8 bits.
 
     Inputs and outputs stay as they are. Normalisations, softmax, and activation functions other
-    than ReLU keep single precision: in 8 bits they ruin transformers.
+    than ReLU and a convolution's SiLU keep single precision: in 8 bits they ruin transformers.
 
     Args:
         model: in single precision.
         calibration: by input, of shape (cases, *shape of the input); activations get the range
             that they have for these.
         scheme: which form.
+        left: names of weights whose layers are left in single precision, and so is what they read.
 
     Raises:
         ConversionError: onnxruntime's quantiser cannot quantise the model, or nothing in it.
     """
-    prepared = copy.deepcopy(model)
+    prepared = with_gemms(model) if scheme.has_gemms else copy.deepcopy(model)
+    single = frozenset(node.name for node in layers_of(prepared.graph, left))
+    # The quantiser changes the model that it is given.
+    original = copy.deepcopy(prepared) if single else prepared
     # Advice to optimise first would be logged for every model; what torch exports is optimised.
     onnx.helper.set_model_props(prepared, {"onnx.quant.pre_process": "onnxruntime.quant"})
     options = {"OpTypesToExcludeOutputQuantization": list(scheme.unquantized_outputs)}
@@ -103,7 +118,7 @@ def quantize(
                 _Cases(calibration),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(scheme.operators),
-                nodes_to_exclude=list(_unsuited(prepared.graph)),
+                nodes_to_exclude=[*single, *unsuited(prepared.graph, single)],
                 per_channel=True,
                 activation_type=_TYPES[scheme.activations],
                 weight_type=QuantType.QInt8,
@@ -118,24 +133,22 @@ def quantize(
         # trtexec would make up ranges of its own for such a file.
         said = "onnxruntime cannot quantise to int8: nothing in it can be quantised"
         raise conversion_error("nothing-to-quantise", said)
+    if single:
+        read_unrounded(quantized, original, single)
     strip(quantized)
     return quantized
 
 
+def layers_of(graph: onnx.GraphProto, weights: Collection[str]) -> list[onnx.NodeProto]:
+    """The layers that read some weights."""
+    return [
+        node
+        for node in graph.node
+        if node.op_type in LAYERS and not set(node.input[:2]).isdisjoint(weights)
+    ]
+
+
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-
-
-def _unsuited(graph: onnx.GraphProto) -> Iterator[str]:
-    """The names of the sums that are no meeting of two branches behind a convolution.
-
-    A transformer's sums are those of its residual stream, whose range is far too wide for 8 bits.
-    """
-    constants = {item.name for item in graph.initializer}
-    convolved = {name for node in graph.node if node.op_type == "Conv" for name in node.output}
-    for node in graph.node:
-        summands = set(node.input)
-        if node.op_type == "Add" and (summands & constants or not summands & convolved):
-            yield node.name
 
 
 class _Cases(CalibrationDataReader):  # type: ignore[misc]

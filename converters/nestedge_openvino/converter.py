@@ -18,6 +18,7 @@ class OpenvinoConverter:
     checked_by = "openvino"
     suffix = ".xml"
     precisions = ("fp32", "fp16", "int8")
+    mixed = ("int8",)
     packages = (*OnnxConverter.packages, "openvino")
 
     def export(self, level: LevelProgram, *, batch: int = 1) -> OpenvinoExported:
@@ -62,5 +63,6 @@ class OpenvinoExported:
             outputs=made.outputs,
             constants=(),
             producer={name: version(name) for name in self._converter.packages},
+            half_layers=made.half_layers,
             files={WEIGHTS_FILE: files.weights},
         )

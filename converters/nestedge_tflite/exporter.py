@@ -13,8 +13,8 @@ import torch
 from nestedge.convert import LevelProgram
 from nestedge.diagnosis import failed
 from nestedge.program.emit import FlatModule
+from nestedge.redirection import silenced
 from nestedge_tflite.biases import with_flat_biases
-from nestedge_tflite.quiet import silenced
 
 SIGNATURE = "serving_default"
 """The name of the signature of a file that has one level."""

@@ -12,9 +12,10 @@ from ai_edge_quantizer.recipe_manager import RecipeManager
 
 from nestedge.diagnosis import failed
 from nestedge.expressions import Array
+from nestedge.redirection import silenced
 from nestedge_tflite.flatbuffer import check_outputs, operators
 from nestedge_tflite.grids import WeightGrid, put_on_grids
-from nestedge_tflite.quiet import silenced
+from nestedge_tflite.mixed import NOTHING, FloatPart
 from nestedge_tflite.ranges import ranges_of
 
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED")
@@ -65,7 +66,11 @@ def to_half(model: bytes) -> bytes:
 
 
 def quantize(
-    model: bytes, calibration: Mapping[str, Array], *, grids: Sequence[WeightGrid] = ()
+    model: bytes,
+    calibration: Mapping[str, Array],
+    *,
+    grids: Sequence[WeightGrid] = (),
+    left: FloatPart = NOTHING,
 ) -> bytes:
     """The model in 8 bits; inputs and outputs stay as they are.
 
@@ -77,6 +82,7 @@ def quantize(
         model: in single precision.
         calibration: by input of the signature, of shape (cases, *shape of the input).
         grids: of the weights that are to have the same whole numbers in all levels.
+        left: what computes in floating point.
 
     Raises:
         ConversionError: ai-edge-quantizer cannot do it.
@@ -87,7 +93,9 @@ def quantize(
         recipe.add_static_config(
             ".*", TFLOperationName(name), activation_num_bits=8, weight_num_bits=8
         )
-    return quantized(model, recipe, precision="int8", calibration=calibration, grids=grids)
+    return quantized(
+        model, recipe, precision="int8", calibration=calibration, grids=grids, left=left
+    )
 
 
 def quantized(
@@ -97,6 +105,7 @@ def quantized(
     precision: str,
     calibration: Mapping[str, Array] | None,
     grids: Sequence[WeightGrid] = (),
+    left: FloatPart = NOTHING,
 ) -> bytes:
     """The model by a recipe of ai-edge-quantizer's.
 
@@ -106,17 +115,20 @@ def quantized(
         precision: what messages call it.
         calibration: as for `quantize`; None where no ranges are needed.
         grids: as for `quantize`.
+        left: as for `quantize`.
 
     Raises:
         ConversionError: ai-edge-quantizer cannot do it.
     """
+    left.add_to(recipe)
+    grids = [grid for grid in grids if grid.tensor not in left.weights]
     try:
         with silenced():
             quantizer = Quantizer(model, recipe.get_quantization_recipe())
             ranges = None
             if calibration is not None:
                 steps = {grid.tensor: grid.steps for grid in grids}
-                ranges = ranges_of(model, recipe, calibration, steps=steps)
+                ranges = ranges_of(model, recipe, calibration, steps=steps, left=left.weights)
             result = quantizer.quantize(ranges and ranges.of, enable_progress_report=False)
         assert result.quantized_model is not None
         content = bytes(result.quantized_model)

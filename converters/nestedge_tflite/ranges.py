@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ def ranges_of(
     calibration: Mapping[str, Array],
     *,
     steps: Mapping[str, Array],
+    left: Collection[str] = (),
 ) -> Ranges:
     """The range of every tensor, wide enough for what is computed with it.
 
@@ -43,6 +44,7 @@ def ranges_of(
         recipe: which operators are quantised.
         calibration: by input of the signature, of shape (cases, *shape of the input).
         steps: what a 1 of a weight is to stand for, along its channels, by the weight's tensor.
+        left: the weights of layers that are not quantised, though what is around them may be.
 
     Raises:
         ValueError: no operator is quantised.
@@ -54,7 +56,11 @@ def ranges_of(
         if _span(found) == 0:
             # A step would be next to nothing, and whatever reads it would be far out of range.
             ranges[name] = {"min": found["min"], "max": np.ones_like(found["max"])}
-    quantized = [found for found in layers(model) if {found.data, found.output} <= ranges.keys()]
+    quantized = [
+        found
+        for found in layers(model)
+        if {found.data, found.output} <= ranges.keys() and found.weight_name not in left
+    ]
     suited = {
         name: of
         for name, of in steps.items()

@@ -13,6 +13,7 @@ from nestedge.errors import NestedgeError
 from nestedge.expressions import Array
 from nestedge_tflite.flatbuffer import float_operators, layers
 from nestedge_tflite.grids import WeightGrid
+from nestedge_tflite.mixed import NOTHING, FloatPart
 from nestedge_tflite.quantization import quantized
 
 _DYNAMIC = ("CONV_2D", "CONV_2D_TRANSPOSE", "EMBEDDING_LOOKUP", "FULLY_CONNECTED")
@@ -66,7 +67,11 @@ def quantize_fully(
 
 
 def quantize_to_16_bits(
-    model: bytes, calibration: Mapping[str, Array], *, grids: Sequence[WeightGrid] = ()
+    model: bytes,
+    calibration: Mapping[str, Array],
+    *,
+    grids: Sequence[WeightGrid] = (),
+    left: FloatPart = NOTHING,
 ) -> bytes:
     """The model with weights in 8 bits and activations in 16; inputs and outputs stay as they are.
 
@@ -76,6 +81,7 @@ def quantize_to_16_bits(
         model: in single precision.
         calibration: by input of the signature, of shape (cases, *shape of the input).
         grids: of the weights that are to have the same whole numbers in all levels.
+        left: what computes in floating point.
 
     Raises:
         NestedgeError: ai-edge-quantizer cannot do it.
@@ -87,7 +93,9 @@ def quantize_to_16_bits(
     # A later rule wins.
     for name in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         recipe.add_quantization_config(".*", name, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    return quantized(model, recipe, precision="int16x8", calibration=calibration, grids=grids)
+    return quantized(
+        model, recipe, precision="int16x8", calibration=calibration, grids=grids, left=left
+    )
 
 
 def _dynamic(model: bytes) -> tuple[str, ...]:

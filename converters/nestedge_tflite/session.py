@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from nestedge.errors import FormatError, NestedgeError, UsageError, did_you_mean
 from nestedge.plugins import Array, TensorInfo, check_inputs
-from nestedge_tflite.quiet import silenced
+from nestedge.redirection import silenced
 
 
 class SignatureRunner(Protocol):
@@ -198,4 +199,5 @@ def _infos(
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """The first complaint: there may be one for every tensor, with no space between them."""
+    return re.split(r"(?<=\.)(?=[A-Z])", " ".join(str(error).split()))[0]

@@ -10,12 +10,12 @@ from nestedge.artifact.description import (
     DESCRIPTION_FILE,
     REFERENCE_FILE,
     Artifact,
-    CalibrationRecord,
     Description,
     FileRecord,
     tensor_to_json,
     tensors_from_json,
 )
+from nestedge.artifact.records import CalibrationRecord, DropRecord
 from nestedge.artifact.reference import Reference, read_reference, reference_bytes
 from nestedge.artifact.store import check_integrity, find_artifacts, read_artifact, write_artifact
 
@@ -25,6 +25,7 @@ __all__ = [
     "Artifact",
     "CalibrationRecord",
     "Description",
+    "DropRecord",
     "FileRecord",
     "Reference",
     "check_integrity",

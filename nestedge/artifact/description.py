@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nestedge.artifact.records import CalibrationRecord, DropRecord
 from nestedge.documents import Value
 from nestedge.errors import FormatError, UsageError
 from nestedge.images import as_batch
@@ -14,7 +15,8 @@ from nestedge.preprocessing import Preprocessing
 
 DESCRIPTION_FILE = "artifact.json"
 REFERENCE_FILE = "reference.safetensors"
-FORMAT = 2
+FORMAT = 3
+_OLD_FORMAT = 2
 _DTYPES = (
     *("float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32"),
     *("int64", "uint64", "bool"),
@@ -24,33 +26,8 @@ _FIELDS = (
     *("preprocessing", "labels", "tolerance", "parameters", "macs", "producer"),
     *("checked_by", "peak_memory_bytes", "calibration", "key"),
 )
-
-
-@dataclass(frozen=True)
-class CalibrationRecord:
-    """Which calibration data the ranges of an artifact were taken from.
-
-    Attributes:
-        sha256: of the data.
-        cases: how many inputs there were.
-    """
-
-    sha256: str
-    cases: int
-
-    def to_json(self) -> dict[str, object]:
-        """The JSON object that `from_json` reads."""
-        return {"sha256": self.sha256, "cases": self.cases}
-
-    @classmethod
-    def from_json(cls, value: Value) -> CalibrationRecord:
-        """The record in a JSON object.
-
-        Raises:
-            FormatError: a field is missing, unknown or wrong.
-        """
-        sha256, cases = value.fields("sha256", "cases")
-        return cls(sha256.sha256(), cases.integer(minimum=1))
+# Those that format 2 lacks.
+_NEW_FIELDS = ("half_layers", "drop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +53,8 @@ class Description:
             precision; a runtime needs its own memory on top.
         calibration: which data its ranges were taken from; None where it has none.
         key: hash of all that it was made from.
+        half_layers: modules whose layers are in half precision, though the precision is of 8 bits.
+        drop: what 8 bits cost it; None where that was not limited.
     """
 
     level: str
@@ -94,6 +73,8 @@ class Description:
     peak_memory_bytes: int
     calibration: CalibrationRecord | None
     key: str
+    half_layers: tuple[str, ...] = ()
+    drop: DropRecord | None = None
 
     @property
     def is_engine_unbuilt(self) -> bool:
@@ -104,6 +85,15 @@ class Description:
     def cell(self) -> str:
         """The name of the artifact among those of a build."""
         return f"{self.level}/{self.runtime}-{self.precision}"
+
+    @property
+    def note(self) -> str:
+        """What 8 bits cost it, and which layers fell back, in words; "" where neither is known."""
+        count, names = len(self.half_layers), ", ".join(self.half_layers)
+        fallen = f"{count} in half precision: {names}" if count else "none in half precision"
+        if self.drop is None:
+            return fallen if count else ""
+        return f"{self.drop.line}; {fallen}"
 
 
 @dataclass(frozen=True)
@@ -190,6 +180,8 @@ def description_json(
         "peak_memory_bytes": description.peak_memory_bytes,
         "calibration": None if calibration is None else calibration.to_json(),
         "key": description.key,
+        "half_layers": list(description.half_layers),
+        "drop": None if description.drop is None else description.drop.to_json(),
     }
 
 
@@ -204,9 +196,13 @@ def parse_artifact(document: Value, folder: Path) -> Artifact:
     Raises:
         FormatError: a field is missing, unknown or wrong; the message names it.
     """
-    field = dict(zip(_FIELDS, document.versioned(FORMAT, *_FIELDS), strict=True))
+    version = document.version(FORMAT, _OLD_FORMAT)
+    names = _FIELDS if version == _OLD_FORMAT else (*_FIELDS, *_NEW_FIELDS)
+    field = dict(zip(names, document.versioned(version, *names), strict=True))
     preprocessing, labels = field["preprocessing"].optional(), field["labels"].optional()
     calibration = field["calibration"].optional()
+    half = field.get("half_layers")
+    drop = field["drop"].optional() if "drop" in field else None
     artifact = Artifact(
         level=field["level"].name(),
         runtime=field["runtime"].name(),
@@ -226,6 +222,8 @@ def parse_artifact(document: Value, folder: Path) -> Artifact:
         key=field["key"].sha256(),
         files={name: _file(name, value) for name, value in field["files"].members().items()},
         folder=folder,
+        half_layers=() if half is None else tuple(name.string() for name in half.elements()),
+        drop=None if drop is None else DropRecord.from_json(drop),
     )
     _check_links(artifact, field)
     return artifact

@@ -4,6 +4,6 @@
 """
 
 from nestedge.building.run import Built, build
-from nestedge.building.wanted import Request, with_precisions
+from nestedge.building.wanted import MaxDrop, Request, with_precisions
 
-__all__ = ["Built", "Request", "build", "with_precisions"]
+__all__ = ["Built", "MaxDrop", "Request", "build", "with_precisions"]

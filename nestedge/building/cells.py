@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -82,6 +82,7 @@ def draft_artifact(
     calibration: Calibration | None,
     weight_steps: WeightSteps,
     key: str,
+    half_layers: Sequence[str] = (),
 ) -> Draft:
     """A level, converted.
 
@@ -96,13 +97,14 @@ def draft_artifact(
         calibration: the data that its ranges are taken from, where it has any.
         weight_steps: as `BuildSpec` has it.
         key: hash of all that it is made from.
+        half_layers: as `BuildSpec` has it.
 
     Raises:
         NestedgeError: the converter cannot express the level, or says wrongly where a constant of
             it comes from.
     """
     inputs = None if calibration is None else calibration.inputs
-    converted = exported.convert(BuildSpec(precision, inputs, weight_steps))
+    converted = exported.convert(BuildSpec(precision, inputs, weight_steps, tuple(half_layers)))
     _check(level, converted, converter, precision)
     reference = _reference_inputs(level.nested, inputs)
     outputs = reference_outputs(level.nested, level.name, reference)
@@ -132,8 +134,14 @@ def draft_artifact(
         peak_memory_bytes=_peak_memory(level.program.program, PRECISIONS[precision]),
         calibration=None if calibration is None else _record(calibration),
         key=key,
+        half_layers=tuple(_module_of(weight) for weight in converted.half_layers),
     )
     return Draft(description, files)
+
+
+def _module_of(weight: str) -> str:
+    """What the network calls a layer: its module, or the weight itself where that has none."""
+    return weight.removesuffix(".weight")
 
 
 def find_calibration(nested: NestedModel, folder: Path | None) -> Calibration | None:

@@ -27,6 +27,7 @@ def cell_key(
     packages: Mapping[str, str],
     calibration_sha256: str | None,
     weight_steps: WeightSteps,
+    max_drop: Mapping[str, object] | None = None,
 ) -> str:
     """A hash of all that an artifact is made from: with the same key it is the same bytes.
 
@@ -37,6 +38,7 @@ def cell_key(
         packages: installed versions of those that decide what the converter writes.
         calibration_sha256: of the data that its ranges are taken from, where it has any.
         weight_steps: whose weights decide the steps of int8 ones.
+        max_drop: what it may lose on which data, where that is limited.
     """
     precision = PRECISIONS[cell.precision]
     return hashlib.sha256(
@@ -50,6 +52,8 @@ def cell_key(
                 "tolerance": precision.tolerance,
                 "calibration": calibration_sha256,
                 "weight_steps": weight_steps if precision.is_calibrated else None,
+                # Without a limit the key is the one that it has always been.
+                **({} if max_drop is None else {"max_drop": dict(max_drop)}),
             }
         )
     ).hexdigest()

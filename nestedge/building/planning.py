@@ -15,12 +15,13 @@ from nestedge import __version__
 from nestedge.artifact import Artifact
 from nestedge.building.keys import cell_key, found_artifact
 from nestedge.building.pool import Pool, WorkerCrash
-from nestedge.building.wanted import Request
+from nestedge.building.wanted import Request, is_limited
 from nestedge.calibration import calibration_sha256
 from nestedge.documents import Value, file_sha256
 from nestedge.errors import NestedgeError, UsageError
 from nestedge.matrix import Cell, Matrix, Source, source_from_json
 from nestedge.precisions import PRECISIONS
+from nestedge.profiling.labelled import read_labelled
 from nestedge.reasons import REASONS, code_of
 
 NO_CALIBRATION = "needs calibration data: give --calibration DIR, or nest with calibration inputs"
@@ -34,11 +35,13 @@ class Plan:
         cells: every cell asked for, built or skipped, by name.
         missing: keys of those that have to be made, by name.
         calibration_sha256: of the data that int8 is calibrated with; None where none is given.
+        data_sha256: of the data that accuracy is measured on; None where no drop is limited.
     """
 
     cells: Mapping[str, Cell]
     missing: Mapping[str, str]
     calibration_sha256: str | None
+    data_sha256: str | None
 
 
 def find_source(model: Path, request: Request, before: Matrix | None, pool: Pool) -> Source:
@@ -78,9 +81,11 @@ def make_plan(folder: Path, request: Request, source: Source) -> Plan:
     """What is missing in a build folder.
 
     Raises:
-        UsageError: a level, runtime or precision does not exist, or one that was asked for by name
-            cannot be made.
+        UsageError: a level, runtime or precision does not exist, one that was asked for by name
+            cannot be made, or a drop is limited that no cell can have.
+        FormatError: the data that it is measured on is none.
     """
+    data = None if request.max_drop is None else read_labelled(request.max_drop.data).sha256
     given = source.calibration.sha256 if source.calibration else None
     if request.calibration is not None:
         given = calibration_sha256(request.calibration)
@@ -89,7 +94,8 @@ def make_plan(folder: Path, request: Request, source: Source) -> Plan:
     for cell in request.cells(source.levels):
         converter = request.converter(cell.runtime)
         artifact = found_artifact(folder, cell)
-        key = _key(cell, source, request, calibration=_calibration_of(cell, given, artifact))
+        calibration = _calibration_of(cell, given, artifact)
+        key = _key(cell, source, request, calibration=calibration, data=data)
         reason = ""
         if cell.precision not in source.converters[converter].precisions:
             reason = f"converter {converter!r} does not have {cell.precision}"
@@ -101,7 +107,9 @@ def make_plan(folder: Path, request: Request, source: Source) -> Plan:
         cells[cell.name] = _skipped(cell, reason) if reason else cell
     for precision in request.precisions:
         _check_makable([cell for cell in cells.values() if cell.precision == precision])
-    return Plan(cells, missing, given)
+    if request.max_drop is not None:
+        _check_limited([cell for cell in cells.values() if is_limited(cell.precision)])
+    return Plan(cells, missing, given, data)
 
 
 def _skipped(cell: Cell, reason: str) -> Cell:
@@ -119,6 +127,15 @@ def _check_makable(cells: Sequence[Cell]) -> None:
         raise UsageError(f"{first.name}: {first.reason}")
 
 
+def _check_limited(cells: Sequence[Cell]) -> None:
+    """Refuses a limit where nothing can lose accuracy."""
+    if not cells:
+        known = [name for name in PRECISIONS if is_limited(name)]
+        raise UsageError(f"--max-drop: no cell of {known} is asked for: give -p int8, or leave it")
+    if all(cell.reason for cell in cells):
+        raise UsageError(f"--max-drop: {cells[0].name}: {cells[0].reason}")
+
+
 def _is_current(source: Source, converter: str) -> bool:
     """Whether the packages of a converter are still those that are recorded."""
     record = source.converters.get(converter)
@@ -130,8 +147,11 @@ def _is_current(source: Source, converter: str) -> bool:
         return False
 
 
-def _key(cell: Cell, source: Source, request: Request, *, calibration: str | None) -> str:
-    converter = request.converter(cell.runtime)
+def _key(
+    cell: Cell, source: Source, request: Request, *, calibration: str | None, data: str | None
+) -> str:
+    converter, limit = request.converter(cell.runtime), request.max_drop
+    is_limited_here = limit is not None and is_limited(cell.precision)
     return cell_key(
         cell,
         level_sha256=source.levels[cell.level],
@@ -139,6 +159,7 @@ def _key(cell: Cell, source: Source, request: Request, *, calibration: str | Non
         packages=source.converters[converter].packages,
         calibration_sha256=calibration,
         weight_steps=request.weight_steps,
+        max_drop={"points": limit.points, "data": data} if limit and is_limited_here else None,
     )
 
 

@@ -182,12 +182,20 @@ def _jobs(model: Path, folder: Path, request: Request, plan: Plan, *, sha256: st
                 "converter": converter,
                 "calibration": None if request.calibration is None else str(request.calibration),
                 "calibration_sha256": plan.calibration_sha256,
+                "max_drop": _max_drop(request, plan),
                 "log": f"{LOG_FOLDER}/{level}.{converter}.log",
             },
             cells,
         )
         for (level, converter), cells in groups.items()
     ]
+
+
+def _max_drop(request: Request, plan: Plan) -> dict[str, Any] | None:
+    limit = request.max_drop
+    if limit is None:
+        return None
+    return {"points": limit.points, "data": str(limit.data), "sha256": plan.data_sha256}
 
 
 def _finished(plan: Plan, job: Job, answer: Mapping[str, Any]) -> Cell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -24,15 +24,19 @@ from nestedge.building.cells import (
     prepare_level,
 )
 from nestedge.building.checks import check_numbers, check_opens, check_quantisable
+from nestedge.building.fallback import Limit, draft_within, find_limit
+from nestedge.building.sensitivity import rank_layers
+from nestedge.building.wanted import is_limited
 from nestedge.calibration import Calibration
-from nestedge.convert import Converter, Exported
+from nestedge.convert import Converter, Exported, mixed_precisions
 from nestedge.diagnosis import diagnose
 from nestedge.documents import file_sha256
 from nestedge.errors import Diagnosis, IntegrityError, NestedgeError
 from nestedge.model import NestedModel
 from nestedge.nestfile import load
-from nestedge.plugins import load_converter
+from nestedge.plugins import load_converter, load_runtime
 from nestedge.precisions import PRECISIONS
+from nestedge.profiling.labelled import LabelledData, read_labelled
 from nestedge.program.graph import Program
 from nestedge.redirection import output_to
 
@@ -60,6 +64,8 @@ class Service:
         self._nested: dict[str, NestedModel] = {}
         self._levels: dict[str, Level] = {}
         self._calibrations: dict[str | None, Calibration | None] = {}
+        self._labelled: dict[str, LabelledData] = {}
+        self._limits: dict[str, Limit] = {}
 
     def serve(self, request: Answer) -> Iterator[Answer]:
         """The answers to one request.
@@ -89,6 +95,7 @@ class Service:
         log = folder / request["log"]
         with _logged(log):
             level = attempt(partial(self._level, nested, request["level"]))
+            limit = None if isinstance(level, Failure) else self._limit(level, request)
             program = None if isinstance(level, Failure) else level.program.program
             exported = level if isinstance(level, Failure) else _export(converter, level)
         for item in request["cells"]:
@@ -100,7 +107,7 @@ class Service:
                 yield exported.answer(item["cell"])
                 continue
             with _logged(log):
-                making = partial(draft, item, level, exported, converter, calibration)
+                making = partial(draft, item, level, exported, converter, calibration, limit)
                 made = attempt(making, program)
             if isinstance(made, Failure):
                 yield made.answer(item["cell"])
@@ -114,6 +121,21 @@ class Service:
             check_numbers(level)
             self._levels = {name: level}
         return self._levels[name]
+
+    def _limit(self, level: Level, request: Answer) -> Limit | None:
+        """What the cells of a level may lose, where that is limited and one can lose anything."""
+        asked = request["max_drop"]
+        if asked is None or not any(is_limited(item["precision"]) for item in request["cells"]):
+            return None
+        path = asked["data"]
+        if path not in self._labelled:
+            data = read_labelled(Path(path))
+            _check_same(f"data: {path}", data.sha256, planned=asked["sha256"])
+            self._labelled = {path: data}
+        if level.name not in self._limits:
+            found = find_limit(level, self._labelled[path], points=asked["points"])
+            self._limits[level.name] = found
+        return self._limits[level.name]
 
     def _network(self, request: Answer) -> NestedModel:
         path, sha256 = request["model"], request["sha256"]
@@ -168,24 +190,48 @@ def draft(
     exported: Exported,
     converter: Converter,
     calibration: Calibration | None,
+    limit: Limit | None,
 ) -> Draft:
     """The artifact of a cell, which the runtime that is to run it opens.
 
     Raises:
-        NestedgeError: the converter cannot make it, or the runtime does not open it.
+        NestedgeError: the converter cannot make it, the runtime does not open it, or it loses more
+            accuracy than it may.
     """
-    check_quantisable(level, item["precision"])
-    made = draft_artifact(
-        level,
-        exported,
-        converter,
-        precision=item["precision"],
-        calibration=calibration if PRECISIONS[item["precision"]].is_calibrated else None,
-        weight_steps=item["weight_steps"],
-        key=item["key"],
-    )
-    check_opens(made, runtime=converter.checked_by)
-    return made
+    precision = item["precision"]
+    check_quantisable(level, precision)
+    given = calibration if PRECISIONS[precision].is_calibrated else None
+
+    def make(half_layers: Sequence[str]) -> Draft:
+        made = draft_artifact(
+            level,
+            exported,
+            converter,
+            precision=precision,
+            calibration=given,
+            weight_steps=item["weight_steps"],
+            key=item["key"],
+            half_layers=half_layers,
+        )
+        check_opens(made, runtime=converter.checked_by)
+        return made
+
+    if limit is None or given is None or not is_limited(precision):
+        return make(())
+
+    def ranked() -> list[str]:
+        if precision not in mixed_precisions(converter):
+            return []
+        bits = 8 * PRECISIONS[precision].activation_bytes
+        found = rank_layers(
+            level.program,
+            given.inputs,
+            activation_bits=bits,
+            weight_steps=item["weight_steps"],
+        )
+        return [layer.weight for layer in found]
+
+    return draft_within(limit, make, ranked=ranked, runtime=load_runtime(converter.checked_by))
 
 
 def _export(converter: Converter, level: Level) -> Exported | Failure:

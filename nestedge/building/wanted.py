@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,32 @@ def with_precisions(device: DeviceProfile, precisions: Collection[str]) -> Devic
     return replace(device, targets=tuple(targets))
 
 
+def is_limited(precision: str) -> bool:
+    """Whether `MaxDrop` is about a precision: int8 and its kin with ranges from calibration."""
+    found = PRECISIONS[precision]
+    return found.weight_bytes == 1 and found.is_calibrated
+
+
+@dataclass(frozen=True)
+class MaxDrop:
+    """How much accuracy an artifact of 8-bit weights may lose beside its level.
+
+    Attributes:
+        points: percent of the samples.
+        data: a .npz of 'inputs' and 'labels'.
+
+    Raises:
+        UsageError: the points are no number from 0 to 100.
+    """
+
+    points: float
+    data: Path
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.points) or not 0 <= self.points <= 100:
+            raise UsageError(f"--max-drop: expected points from 0 to 100, found {self.points:g}")
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked of a build.
@@ -33,6 +60,8 @@ class Request:
         calibration: a folder of representative inputs, in place of those in the .nest.
         routes: the converter to use for a runtime, where it is not the one of the same name.
         weight_steps: as `nestedge.convert.BuildSpec` has it.
+        max_drop: what 8 bits may cost; the worst layers of an artifact that loses more fall back
+            to half precision. None where it is not looked at.
     """
 
     devices: Sequence[DeviceProfile]
@@ -42,6 +71,7 @@ class Request:
     calibration: Path | None = None
     routes: Mapping[str, str] = field(default_factory=dict)
     weight_steps: WeightSteps = "family"
+    max_drop: MaxDrop | None = None
 
     def converter(self, runtime: str) -> str:
         """The converter that makes the artifacts of a runtime."""

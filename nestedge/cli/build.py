@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from nestedge.artifact import read_artifact
-from nestedge.building import Built, Request, build, with_precisions
+from nestedge.building import Built, MaxDrop, Request, build, with_precisions
 from nestedge.cli.text import calibration_option, json_option, print_json, progress, table
 from nestedge.devices.library import load_profile
 from nestedge.errors import NestedgeError, UsageError
@@ -65,6 +65,18 @@ _ROUTES = {"litert-torch": "tflite", "onnx2tf": "tflite-onnx2tf"}
     "level's own.",
 )
 @click.option(
+    "--max-drop",
+    type=float,
+    metavar="POINTS",
+    help="Points of accuracy that int8 may lose on --data beside its level; of a file that loses "
+    "more the worst layers fall back to half precision.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="A .npz of 'inputs' and 'labels', for --max-drop.",
+)
+@click.option(
     "-j",
     "--jobs",
     type=click.IntRange(min=1),
@@ -85,6 +97,8 @@ def command(
     nhwc: bool,
     ort: bool,
     weight_steps: WeightSteps,
+    max_drop: float | None,
+    data: Path | None,
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -100,6 +114,7 @@ def command(
         calibration=calibration,
         routes={"tflite": _route(tflite_route, nhwc=nhwc), "onnx": "onnx-ort" if ort else "onnx"},
         weight_steps=weight_steps,
+        max_drop=_limit(max_drop, data),
     )
     with progress("building", hidden=as_json) as advance:
         built = build(
@@ -128,12 +143,32 @@ def _route(name: str, *, nhwc: bool) -> str:
     return "tflite-nhwc" if nhwc else _ROUTES[name]
 
 
+def _limit(points: float | None, data: Path | None) -> MaxDrop | None:
+    """What 8 bits may cost."""
+    if points is None and data is None:
+        return None
+    if points is None:
+        raise UsageError("--data goes with --max-drop POINTS; calibration data is --calibration")
+    if data is None:
+        raise UsageError("--max-drop needs --data: a .npz of 'inputs' and 'labels'")
+    return MaxDrop(points, data)
+
+
 def _row(cell: Cell, built: Built, folder: Path) -> dict[str, object]:
     made = "made" if cell.name in built.made else "up to date"
     row: dict[str, object] = {"cell": cell.name, "state": cell.state, "reason": cell.reason}
     if cell.state == "built":
         artifact = read_artifact(folder / cell.name)
-        return {**row, "state": made, "bytes": artifact.size_bytes, "file": str(artifact.model)}
+        drop = None if artifact.drop is None else artifact.drop.to_json()
+        return {
+            **row,
+            "state": made,
+            "bytes": artifact.size_bytes,
+            "file": str(artifact.model),
+            "half_layers": list(artifact.half_layers),
+            "drop": drop,
+            "note": artifact.note,
+        }
     parts = {"code": cell.code, "operator": cell.operator, "source": cell.source}
     log = str(folder / cell.log) if cell.log else ""
     return {**row, **parts, "remedy": cell.remedy, "log": log}
@@ -153,6 +188,7 @@ def _text(rows: list[dict[str, object]], folder: Path) -> str:
     return "\n".join(
         [
             table(("cell", "state", "bytes", "file, or why there is none"), lines),
+            *(f"{row['cell']}: {row['note']}" for row in rows if row.get("note")),
             *(f"log: {log}" for log in logs),
             f"in {folder}",
         ]

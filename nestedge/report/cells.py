@@ -122,9 +122,11 @@ def _state(records: Records, cell: Cell) -> State:
         log = (f"log: {cell.log}",) if cell.log else ()
         return State("failed", "failed to build", (cell.reason, *log))
     artifact, found = records.artifacts[cell.name], records.verifications_of(cell)
+    note = (artifact.note,) if artifact.note else ()
     if not found:
-        return State("unverified", "unverified", ("run 'nestedge verify'",))
-    details = tuple(line for record in found for line in _check_lines(record, artifact))
+        return State("unverified", "unverified", (*note, "run 'nestedge verify'"))
+    checked = (line for record in found for line in _check_lines(record, artifact))
+    details = (*checked, *note)
     if not all(record.passed for record in deciding(artifact, found)):
         return State("failed", "is not its level", details)
     if artifact.is_engine_unbuilt:

@@ -84,10 +84,11 @@ def _versions(records: Records) -> tuple[Version, ...]:
 
 def _commands(records: Records, budget: Budget | None) -> tuple[str, ...]:
     matrix = records.matrix
+    build = ["nestedge", "build", matrix.source.model, *_build_options(records)]
     return (
         shlex.join(["pip", "install", *_requirements(matrix)]),
         f"sha256sum {shlex.quote(matrix.source.model)}  # {matrix.source.sha256}",
-        shlex.join(["nestedge", "build", matrix.source.model, *_build_options(matrix)]),
+        shlex.join(build),
         f"nestedge verify {_FOLDER}",
         *_profile(records),
         shlex.join(["nestedge", "report", _FOLDER, *_limits(budget), "-o", "report.html"]),
@@ -108,7 +109,8 @@ def _requirements(matrix: Matrix) -> list[str]:
     return [f"nestedge[convert,report]=={matrix.nestedge}", *sorted(packages)]
 
 
-def _build_options(matrix: Matrix) -> Iterator[str]:
+def _build_options(records: Records) -> Iterator[str]:
+    matrix = records.matrix
     targets = [target for device in matrix.devices.values() for target in device.targets]
     precisions = {precision for target in targets for precision in target.precisions}
     cells = matrix.cells.values()
@@ -120,6 +122,10 @@ def _build_options(matrix: Matrix) -> Iterator[str]:
     # Data that did not come with the network came from a folder, whose name nobody kept.
     if matrix.calibration is not None and matrix.calibration != matrix.source.calibration:
         yield from ("--calibration", "CALIBRATION_FOLDER")
+    limits = {found.drop.allowed for found in records.artifacts.values() if found.drop}
+    if limits:
+        # Where builds had several, the cells of the others are made anew.
+        yield from ("--max-drop", f"{min(limits):g}", "--data", "TEST_SET.npz")
     yield from ("-o", _FOLDER)
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.converters.cell import Cell
-from benchmarks.converters.table import Key, page
-from benchmarks.quantized import Row, lines
+from benchmarks.converters.table import RESULTS, Key, page, read_records
 from benchmarks.records import Record
 
 CELL = Cell(
@@ -45,12 +45,6 @@ def test_slower_files_are_counted_and_failures_named() -> None:
     assert "| resnet18 | full | tflite-int8 | - | - | - | - | - | - | - | - |" in text
 
 
-def test_what_int8_costs_stands_beside_its_accuracy() -> None:
-    rows = [
-        Row("half", "onnx", {"fp32": 90.0, "int8, steps of the family": 89.7, "borrowed": 80.0}),
-        Row("half", "tflite", {"fp32": 90.0, "int8, steps of the family": 90.1}),
-    ]
-    header, _, onnx, tflite = lines(rows)
-    assert header == "| level | runtime | fp32 | int8, steps of the family | borrowed |"
-    assert onnx == "| half | onnx | 90.00 | 89.70 (-0.30) | 80.00 (-10.00) |"
-    assert tflite == "| half | tflite | 90.00 | 90.10 (+0.10) | - |"
+def test_the_page_is_that_of_the_results() -> None:
+    written = Path(__file__).parents[2] / "docs" / "converters.md"
+    assert written.read_text().splitlines() == list(page(read_records(RESULTS)))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from nestedge.artifact import Artifact, reference_bytes, write_artifact
 from nestedge.expressions import Array
+from nestedge.plugins import TensorInfo
 from nestedge_onnx.exporter import OPSET
+from tests.fakes import DESCRIPTION
 
 
 def model_of(
@@ -45,3 +50,26 @@ def counts_of(model: onnx.ModelProto) -> dict[str, int]:
 def ramp(*shape: int) -> Array:
     """Numbers from -1 to 1, ascending."""
     return np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+
+def linear_artifact(dist: Path) -> Artifact:
+    """A product with a constant, as the cell small/onnx-fp32 of a build folder."""
+    weight = ramp(4, 4)
+    x = np.random.default_rng(0).standard_normal((2, 1, 4)).astype(np.float32)
+    model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, [1, 4])
+    description = replace(
+        DESCRIPTION,
+        runtime="onnx",
+        checked_by="onnx",
+        model="model.onnx",
+        inputs=(TensorInfo("x", (1, 4), "float32"),),
+        outputs=(TensorInfo("y", (1, 4), "float32"),),
+        preprocessing=None,
+        labels=None,
+    )
+    files = {
+        "model.onnx": model.SerializeToString(),
+        "reference.safetensors": reference_bytes({"x": x}, {"y": x @ weight}),
+        "constants.json": b"{}\n",
+    }
+    return write_artifact(dist / description.cell, description, files=files)

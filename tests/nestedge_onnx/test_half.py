@@ -10,7 +10,7 @@ from onnx import helper
 
 from nestedge.errors import NestedgeError
 from nestedge_onnx.exporter import ONNXRUNTIME_OPSET
-from nestedge_onnx.half import to_half
+from nestedge_onnx.half import to_half, with_half_weights
 from nestedge_onnx.runtime import OnnxRuntime
 from tests.nestedge_onnx.graphs import constants_of, counts_of, model_of, ramp
 
@@ -41,6 +41,31 @@ def test_inputs_and_outputs_stay_in_single_precision(tmp_path: Path) -> None:
     path.write_bytes(to_half(_sum([0.1, -3.0])).SerializeToString())
     session = OnnxRuntime().open(path)
     assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"float32"}
+
+
+def test_only_the_weights_that_are_named_are_stored_in_half_precision(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "w"], ["sum"]),
+        helper.make_node("Mul", ["sum", "v"], ["product"]),
+        helper.make_node("Sub", ["product", "w"], ["y"]),
+    ]
+    constants = {"w": np.array([0.1, -3.0], np.float32), "v": np.array([0.1, 1e-9], np.float32)}
+    model = model_of(nodes, constants, [2])
+    before = model.SerializeToString(deterministic=True)
+    half = with_half_weights(model, {"w"})
+    assert model.SerializeToString(deterministic=True) == before
+    onnx.checker.check_model(half, full_check=True)
+    found = constants_of(half)
+    assert found["w"].tobytes() == constants["w"].astype(np.float16).tobytes()
+    assert found["v"].tobytes() == constants["v"].tobytes()
+    assert counts_of(half) == {"Add": 1, "Cast": 1, "Mul": 1, "Sub": 1}
+    path = tmp_path / "half.onnx"
+    path.write_bytes(half.SerializeToString())
+    w = constants["w"].astype(np.float16).astype(np.float32)
+    x = np.array([1.0, 2.0], np.float32)
+    np.testing.assert_array_equal(
+        OnnxRuntime().open(path).run({"x": x})["y"], (x + w) * constants["v"] - w
+    )
 
 
 @pytest.mark.parametrize("operator", ["HardSigmoid", "Relu"])

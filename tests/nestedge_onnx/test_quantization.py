@@ -197,3 +197,63 @@ def test_a_network_that_has_nothing_to_quantise_is_refused(scheme: Scheme) -> No
     model = model_of([helper.make_node("Sin", ["x"], ["y"])], {}, [1, 4])
     with pytest.raises(NestedgeError, match="nothing in it can be quantised; build fp32"):
         quantize(model, {"x": ramp(3, 1, 4)}, scheme)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_a_layer_that_is_left_reads_and_computes_in_single_precision(
+    case: Case, model: onnx.ModelProto, scheme: Scheme, tmp_path: Path
+) -> None:
+    layers = [node for node in model.graph.node if node.op_type in LAYERS]
+    weights = [node.input[1] for node in layers if node.input[1] in constants_of(model)]
+    left = weights[1]
+    quantized = quantize(model, case.calibration, scheme, left=[left])
+    makers = makers_of(quantized)
+    for node in quantized.graph.node:
+        if node.op_type in LAYERS and left in node.input:
+            assert all(
+                name not in makers or makers[name].op_type not in PAIR for name in node.input
+            )
+        elif node.op_type in LAYERS:
+            assert [makers[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
+    assert any(left in node.input for node in quantized.graph.node)
+    onnx.checker.check_model(quantized)
+    found = _run(quantized, case.inputs, tmp_path / "int8.onnx")
+    for name, expected in case.outputs.items():
+        assert cosine(found[name], expected) > 0.999
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_what_a_layer_that_is_left_shares_with_others_is_rounded_for_them_alone(
+    scheme: Scheme,
+) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "u"], ["stem"], name="stem", kernel_shape=[1, 1]),
+        helper.make_node("Relu", ["stem"], ["shared"], name="relu"),
+        helper.make_node("Conv", ["shared", "w"], ["left"], name="left", kernel_shape=[1, 1]),
+        helper.make_node("Conv", ["shared", "v"], ["right"], name="right", kernel_shape=[1, 1]),
+        helper.make_node("Add", ["left", "right"], ["y"], name="sum"),
+    ]
+    weights = {"u": ramp(2, 2, 1, 1), "w": ramp(2, 2, 1, 1) + 1, "v": -ramp(2, 2, 1, 1)}
+    model = model_of(nodes, weights, [1, 2, 3, 3])
+    quantized = quantize(model, {"x": ramp(4, 1, 2, 3, 3)}, scheme, left=["w"])
+    read = {node.name: node.input[0] for node in quantized.graph.node}
+    makers = makers_of(quantized)
+    assert makers[read["left"]].op_type == "Relu"
+    assert makers[read["right"]].op_type == "DequantizeLinear"
+    # What the layer gives goes into the sum as it is.
+    assert "left" in next(node.input for node in quantized.graph.node if node.name == "sum")
+    pairs = [node for node in quantized.graph.node if node.op_type in PAIR]
+    read_at_all = {name for node in quantized.graph.node for name in node.input}
+    assert {name for node in pairs for name in node.output} <= read_at_all
+
+
+def test_with_no_layer_left_a_model_is_as_it_was(case: Case, model: onnx.ModelProto) -> None:
+    one, other = quantize(model, case.calibration), quantize(model, case.calibration, left=["no"])
+    assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
+
+
+def test_with_all_layers_left_nothing_is_quantised() -> None:
+    case = mixed_case()
+    model = export_model(case.level)
+    with pytest.raises(NestedgeError, match="nothing in it can be quantised"):
+        quantize(model, case.calibration, left=list(constants_of(model)))

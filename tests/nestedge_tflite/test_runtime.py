@@ -9,6 +9,7 @@ import pytest
 from nestedge.errors import FormatError, UsageError
 from nestedge.plugins import TensorInfo
 from nestedge_tflite.runtime import LiteRtRuntime
+from nestedge_tflite.session import open_interpreter
 from tests.nestedge_tflite.handmade import WEIGHT, write_model
 
 
@@ -77,6 +78,16 @@ def test_a_truncated_model_is_refused_in_one_line(tmp_path: Path, kept: int) -> 
     with pytest.raises(FormatError, match=r"model\.tflite: LiteRT refuses it: ") as caught:
         LiteRtRuntime().open(path)
     assert "\n" not in str(caught.value)
+
+
+def test_of_many_complaints_the_first_is_told(tmp_path: Path) -> None:
+    def make(**_: object) -> object:
+        raise ValueError("Expected 1 scale, but got 4.Tensor 1 has invalid parameters.")
+
+    with pytest.raises(FormatError, match=r"LiteRT refuses it: Expected 1 scale, but got 4\.$"):
+        open_interpreter(
+            make, write_model(tmp_path / "model.tflite"), threads=1, framework="LiteRT"
+        )
 
 
 def test_a_missing_file_is_an_error_of_use(tmp_path: Path) -> None:

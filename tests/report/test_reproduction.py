@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from nestedge.artifact import DropRecord
 from nestedge.cli import main
 from nestedge.matrix import Matrix, read_matrix, write_matrix
 from nestedge.profiling.measurement import save_measurements
 from nestedge.report.records import read_records
 from nestedge.report.reproduction import reproduction
 from nestedge.selection import Budget
-from tests.fakes import fake_build, measurement
+from tests.fakes import DESCRIPTION, fake_artifact, fake_build, measurement
 from tests.matrices import device, fake_matrix
 
 
@@ -103,3 +104,15 @@ def test_the_budget_is_given_again(original: Path) -> None:
         "nestedge report dist/ --latency 8.5ms --size 40000B --memory 30000B "
         "--min-accuracy 90 -o report.html"
     )
+
+
+def test_a_limit_of_what_8_bits_cost_is_given_again(tmp_path: Path) -> None:
+    drop = DropRecord(
+        allowed=0.5, before=2.0, after=0.0, exact_percent=90.0, data_sha256="da" * 32, samples=9
+    )
+    fallen = replace(DESCRIPTION, half_layers=("stem",), drop=drop)
+    artifacts = [fake_artifact(tmp_path, fallen)]
+    fake_matrix(tmp_path, artifacts, devices=[device("local", {"fake": ["fp32"]})])
+    assert "--max-drop 0.5 --data TEST_SET.npz" in _build(tmp_path)
+    fake_artifact(tmp_path)
+    assert "--max-drop" not in _build(tmp_path)

@@ -33,9 +33,9 @@ from nestedge.nested import nest
 from nestedge.plugins import Runtime, Session
 from nestedge.profiling.statistics import median_interval
 from nestedge.profiling.timing import measure_interleaved, time_call
+from nestedge.redirection import silenced
 from nestedge.verify import relative_error
 from nestedge_onnx.runtime import OnnxRuntime
-from nestedge_tflite.quiet import silenced
 from nestedge_tflite.runtime import LiteRtRuntime
 
 OPENINGS = 6

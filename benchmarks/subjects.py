@@ -84,6 +84,7 @@ OWN = (
 RESNET18 = _own("resnet18", twins.resnet18, (1, 2, 1, 1), size=96)
 RESNET50 = _own("resnet50", twins.resnet50, (1, 2, 1, 1), size=224)
 VIT12 = _own("ViT, 12 blocks", _vit_12, (6,))
+EVERY = (RESNET18, RESNET50, VIT12, *OWN)
 
 
 def torchvision_subjects(*, size: int) -> tuple[Subject, ...]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.converters import stock
 from benchmarks.converters.cell import Cell
 from benchmarks.converters.networks import CASES, FULL, Subject
-from benchmarks.converters.stock import STOCK
 from nestedge.building.cells import prepare_level
 from nestedge.building.service import Failure, attempt
 from nestedge.convert import BuildSpec
@@ -22,13 +22,16 @@ from nestedge.model import NestedModel
 from nestedge.plugins import Runtime, Session, load_converter, load_runtime
 from nestedge.precisions import BASIC
 from nestedge.profiling.timing import measure_interleaved, time_call
+from nestedge.redirection import silenced
 from nestedge.verify import relative_error
-from nestedge_tflite.quiet import silenced
 
 OURS, THEIRS = "ours", "stock"
 OPENINGS = 2
 SECONDS = 4.0
 """Of timing for all files of a level and a runtime, an opening."""
+
+_CONVERTERS = {"onnx2tf": "tflite"}
+"""Ours, where it is not called as the tool is."""
 
 Times = Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]
 
@@ -42,17 +45,19 @@ def measure(
         subject: the network.
         nested: it, nested.
         level: of it.
-        target: "onnx" or "tflite".
+        target: the tool that ours is compared with, of `stock.TARGETS`.
         folder: for the files.
     """
     image, images = subject.images[-1:], subject.images[:CASES, None].numpy()
     with torch.no_grad(), nested.at(level):
         expected = next(iter(_tensors(nested(image)))).numpy()
+    name = _CONVERTERS.get(target, target)
+    precisions = stock.TARGETS[target]
     made = {
-        OURS: _made(lambda: _ours(nested, level, target, images)),
-        THEIRS: _made(lambda: _stock(subject, nested, level, target, images)),
+        OURS: _made(lambda: _ours(nested, level, name, images), precisions),
+        THEIRS: _made(lambda: _stock(subject, nested, level, target, images), precisions),
     }
-    runtime = load_runtime(target)
+    runtime = load_runtime(name)
     opened: dict[tuple[str, str], Path] = {}
     failures: dict[tuple[str, str], str] = {}
     outputs: dict[tuple[str, str], Array] = {}
@@ -68,25 +73,25 @@ def measure(
                 outputs[key] = _output(runtime.open(path), image.numpy())
                 opened[key] = path
             except NestedgeError as error:
-                failures[key] = str(error)
+                failures[key] = str(error).removeprefix(f"{path}: ")
     times = _times(runtime, opened, image.numpy())
-    for precision in BASIC:
-        ours, stock = (OURS, precision), (THEIRS, precision)
+    for precision in precisions:
+        ours, theirs = (OURS, precision), (THEIRS, precision)
         yield Cell(
             subject.name,
             level,
             target,
             precision,
             failure=failures.get(ours, ""),
-            stock_failure=failures.get(stock, ""),
+            stock_failure=failures.get(theirs, ""),
             error=_error(outputs.get(ours), expected),
             cosine=_cosine(outputs.get(ours), expected),
-            stock_error=_error(outputs.get(stock), expected),
+            stock_error=_error(outputs.get(theirs), expected),
             bytes=_size(opened.get(ours)),
-            stock_bytes=_size(opened.get(stock)),
+            stock_bytes=_size(opened.get(theirs)),
             ms=float(np.median(times[_name(ours)])) if ours in opened else None,
             to_fp32=_ratio(times, ours, (OURS, "fp32")),
-            to_stock=_ratio(times, ours, stock),
+            to_stock=_ratio(times, ours, theirs),
         )
 
 
@@ -111,16 +116,18 @@ def _stock(
 ) -> Mapping[str, Callable[[], bytes]]:
     # The user's own module is what anyone would give to the tools; of a smaller one there is none.
     module = subject.module if level == FULL else materialize(nested, level).module()
-    return STOCK[target](module, subject.images[-1:], images)
+    return stock.files(target, module, subject.images[-1:], images)
 
 
-def _made(begin: Callable[[], Mapping[str, Callable[[], bytes]]]) -> dict[str, bytes | Failure]:
+def _made(
+    begin: Callable[[], Mapping[str, Callable[[], bytes]]], precisions: Sequence[str]
+) -> dict[str, bytes | Failure]:
     """The file of every precision, or why there is none."""
     with silenced():
         files = attempt(begin)
         if isinstance(files, Failure):
-            return dict.fromkeys(BASIC, files)
-        return {precision: attempt(files[precision]) for precision in BASIC}
+            return dict.fromkeys(precisions, files)
+        return {precision: attempt(files[precision]) for precision in precisions}
 
 
 def _tensors(results: object) -> list[torch.Tensor]:

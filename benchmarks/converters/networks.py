@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models  # pyright: ignore[reportMissingImports]
 
+from benchmarks.networks.redraw import redraw
 from nestedge.levels import Level
 
 FULL = "full"
@@ -44,18 +45,23 @@ class Subject:
 
 
 def subject(name: str) -> Subject:
-    """A network of torchvision's with the weights of its initialisation and its own statistics.
+    """A network of torchvision's with random weights and its own statistics.
 
-    Untrained weights tell speed, size and rounding; batch norms have statistics of what they see,
-    so that activations keep their size in every layer.
+    Untrained weights tell speed, size and rounding. All are drawn: torchvision begins with heads of
+    zeros and factors of 1e-6, behind which no error would show. Batch norms have statistics of what
+    they see, so that activations keep their size in every layer.
     """
     torch.manual_seed(0)
     module = NETWORKS[name]()
+    redraw(module, seed=0)
     images = torch.randn(CASES + 1, 3, PIXELS, PIXELS)
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.momentum = None
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None
     module.train()
     with torch.no_grad():
         module(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
     return Subject(name, module.eval(), images)

@@ -30,8 +30,7 @@ def _output(model: onnx.ModelProto, x: Array) -> Array:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    output: Array = session.run(None, {"x": x})[0]
-    return output
+    return np.asarray(session.run(None, {"x": x})[0])
 
 
 @pytest.mark.parametrize("bias_first", [False, True])

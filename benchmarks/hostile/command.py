@@ -23,6 +23,17 @@ from benchmarks.hostile.outcomes import Outcome, outcomes, wrong
 from benchmarks.records import read_records
 from nestedge.reasons import REASONS
 
+HEADER = """# What cannot be built
+
+Printed by `python -m benchmarks.hostile`; do not edit.
+
+Networks that something is wrong with, or that some runtime has no words for, each nested at one
+level and built for ONNX Runtime, TFLite and TensorRT in fp32, fp16 and int8. A cell is verified, or
+it ends in a code of [errors.md](errors.md), with the operator, its module and line, and a remedy;
+the other cells of the network are built all the same. What is built and then found not to give
+what the level gives is "not verified".
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark, or goes on with it, and prints the table."""
@@ -48,9 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         mistakes = ((row, wrong(hostile, row)) for row in found)
         errors += [f"{row.network}: {row.cell}: {what}" for row, what in mistakes if what]
         print(f"{hostile.name}: {len(found)} cells", file=sys.stderr)
-    print("\n".join(table(rows)))
+    print("\n".join(page(rows)))
     print("\n".join(errors), file=sys.stderr)
     sys.exit(1 if errors else 0)
+
+
+def page(rows: Iterable[Outcome]) -> Iterator[str]:
+    """The lines of docs/hostile.md: what the rows are, and the table."""
+    yield from HEADER.splitlines()
+    yield ""
+    yield from table(rows)
 
 
 def table(rows: Iterable[Outcome]) -> Iterator[str]:

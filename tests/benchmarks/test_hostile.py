@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hostile.command import table
+from benchmarks.hostile.command import HEADER, table
 from benchmarks.hostile.networks import NETWORKS, Hostile
 from benchmarks.hostile.outcomes import Outcome, outcomes, wrong
 from nestedge.reasons import REASONS
@@ -64,3 +64,11 @@ def test_cells_of_one_outcome_are_one_row() -> None:
         "| x | onnx fp32, tflite fp32 | verified |  |  |  |",
         f"| x | onnx fp16 | autocast | aten.sin | a (B), net.py:1 | {REASONS['autocast'].remedy} |",
     ]
+
+
+def test_the_page_has_every_network() -> None:
+    page = Path(__file__).parents[2] / "docs" / "hostile.md"
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in page.read_text().splitlines()]
+    names = [row for row in dict.fromkeys(rows) if row in _BY_NAME]
+    assert page.read_text().startswith(HEADER)
+    assert names == list(_BY_NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class OpenvinoRuntime:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            return OpenvinoSession(openvino.Core().compile_model(path, "CPU", settings), path)
+            return OpenvinoSession(_core().compile_model(path, "CPU", settings), path)
         except RuntimeError as error:
             raise FormatError(f"{path}: OpenVINO refuses it: {refusal(error)}") from error
 
@@ -83,6 +84,17 @@ class OpenvinoSession:
             raise NestedgeError(f"{self._path}: running failed: {refusal(error)}") from error
         names = [info.name for info in self.outputs]
         return {name: np.asarray(found[index]) for index, name in enumerate(names)}
+
+
+@cache
+def _core() -> openvino.Core:
+    """OpenVINO's devices, once for the process.
+
+    Every core that compiles puts a stack for signals in place, and gives back the one that it found
+    when it goes: of two that go in the order in which they came, the second gives back one that is
+    gone, and the next signal that Python handles ends the process.
+    """
+    return openvino.Core()
 
 
 def _infos(ports: Iterable[openvino.ConstOutput]) -> tuple[TensorInfo, ...]:

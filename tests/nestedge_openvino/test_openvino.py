@@ -183,10 +183,40 @@ def test_what_openvino_cannot_read_is_an_error_with_its_reason() -> None:
         OpenvinoConverter().export(unconvertible_level())
 
 
-def test_it_runs_where_there_is_no_torch() -> None:
-    program = "import sys, nestedge_openvino.runtime; print('torch' in sys.modules)"
+def _printed(program: str, *arguments: str) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert found.stdout.split() == ["False"]
+    return found.stdout.split()
+
+
+def test_it_runs_where_there_is_no_torch() -> None:
+    program = "import sys, nestedge_openvino.runtime; print('torch' in sys.modules)"
+    assert _printed(program) == ["False"]
+
+
+SIGNALS = """
+import gc, signal, subprocess, sys
+from pathlib import Path
+from nestedge_openvino.runtime import OpenvinoRuntime
+
+signal.signal(signal.SIGCHLD, lambda *_: None)
+sessions = [OpenvinoRuntime().open(Path(sys.argv[1])) for _ in range(3)]
+while sessions:
+    sessions.pop(0)
+    gc.collect()
+subprocess.run([sys.executable, "-c", ""])
+print("alive")
+"""
+
+
+def test_signals_are_handled_after_sessions_have_gone_in_any_order(
+    exported: OpenvinoExported, tmp_path: Path
+) -> None:
+    path = _write(exported.convert(BuildSpec("fp32")), tmp_path)
+    assert _printed(SIGNALS, str(path)) == ["alive"]

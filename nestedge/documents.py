@@ -15,7 +15,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ import numpy.typing as npt
 from nestedge.errors import FormatError, UsageError
 
 Option = TypeVar("Option", bound=str)
+Record = TypeVar("Record")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -221,6 +222,12 @@ def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
+
+
+def latest(records: Iterable[Record], key: Callable[[Record], tuple[str, str]]) -> list[Record]:
+    """The last record of every key, in the order of the keys."""
+    found = {key(record): record for record in records}
+    return [found[name] for name in sorted(found)]
 
 
 def file_sha256(path: Path) -> str:

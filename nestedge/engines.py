@@ -28,14 +28,14 @@ class EngineRequest:
             batch size of the artifact.
     """
 
-    on: str | None
-    by: str
-    strongly_typed: bool
-    dla_core: int | None
-    version_compatible: bool
-    strip_weights: bool
-    workspace_mib: int | None
-    timing_cache: Path | None
+    on: str | None = None
+    by: str = "trtexec"
+    strongly_typed: bool = False
+    dla_core: int | None = None
+    version_compatible: bool = False
+    strip_weights: bool = False
+    workspace_mib: int | None = None
+    timing_cache: Path | None = None
     batches: tuple[int, int, int] | None = None
 
 

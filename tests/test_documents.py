@@ -10,6 +10,7 @@ import pytest
 from nestedge.documents import (
     Value,
     json_bytes,
+    latest,
     parse_json,
     read_arrays,
     write_arrays,
@@ -190,3 +191,8 @@ def test_a_document_is_read_as_the_older_version_that_it_says_or_as_the_newest(
     data: dict[str, object], version: int
 ) -> None:
     assert Value(data, "x.json").version(3, 1, 2) == version
+
+
+def test_the_latest_record_of_a_key_is_kept_in_the_order_of_keys() -> None:
+    records = [("b", "x", 1), ("a", "y", 2), ("b", "x", 3)]
+    assert latest(records, lambda record: record[:2]) == [("a", "y", 2), ("b", "x", 3)]

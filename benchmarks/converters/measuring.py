@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.converters import stock
 from benchmarks.converters.cell import Cell
-from benchmarks.converters.networks import CASES, FULL, Subject
+from benchmarks.converters.networks import FULL, Subject
 from nestedge.building.cells import prepare_level
 from nestedge.building.service import Failure, attempt
 from nestedge.convert import BuildSpec
@@ -48,7 +48,7 @@ def measure(
         target: the tool that ours is compared with, of `stock.TARGETS`.
         folder: for the files.
     """
-    image, images = subject.images[-1:], subject.images[:CASES, None].numpy()
+    image, images = subject.images[-1:], subject.images[: stock.CASES, None].numpy()
     with torch.no_grad(), nested.at(level):
         expected = next(iter(_tensors(nested(image)))).numpy()
     name = _CONVERTERS.get(target, target)

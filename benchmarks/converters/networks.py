@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models  # pyright: ignore[reportMissingImports]
 
+from benchmarks.converters.stock import CASES
 from benchmarks.networks.redraw import redraw
 from nestedge.levels import Level
 
@@ -26,7 +27,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "densenet121": models.densenet121,
 }
 PIXELS = 224
-CASES = 8
 
 
 @dataclass(frozen=True)

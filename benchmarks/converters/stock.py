@@ -11,15 +11,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nestedge.plugins import Array
 from nestedge.precisions import BASIC
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Files = Mapping[str, Callable[[], bytes]]
 """What makes the file of each precision."""
 

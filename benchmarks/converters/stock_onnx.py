@@ -18,7 +18,8 @@ from onnxruntime.quantization import (
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
 
-from benchmarks.converters.stock import Array, Files
+from benchmarks.converters.stock import Files
+from nestedge.plugins import Array
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]

@@ -14,7 +14,8 @@ import onnx
 from torch import Tensor, nn
 
 from benchmarks.converters import stock_onnx
-from benchmarks.converters.stock import Array, Files
+from benchmarks.converters.stock import Files
+from nestedge.plugins import Array
 
 
 def files(module: nn.Module, image: Tensor, images: Array) -> Files:

@@ -15,7 +15,8 @@ from ai_edge_quantizer.qtyping import TFLOperationName
 from ai_edge_quantizer.quantizer import QuantizationResult, Quantizer
 from torch import Tensor, nn
 
-from benchmarks.converters.stock import Array, Files
+from benchmarks.converters.stock import Files
+from nestedge.plugins import Array
 
 
 def files(module: nn.Module, image: Tensor, images: Array) -> Files:

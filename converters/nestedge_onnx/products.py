@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, numpy_helper
+
+from nestedge_onnx.shapes import Shape, shapes_of
 
 _MATRIX = 2
 
@@ -24,7 +26,7 @@ def with_gemms(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     fused = onnx.ModelProto()
     fused.CopyFrom(model)
-    graph, shapes = fused.graph, _shapes(model)
+    graph, shapes = fused.graph, shapes_of(model)
     pairs = dict(_pairs(graph))
     taken = {product.output[0] for product, _ in pairs.values()}
     nodes: list[onnx.NodeProto] = []
@@ -62,16 +64,8 @@ def _pairs(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[onnx.NodeProto, 
                 yield node.output[0], (product, other)
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    graph = shape_inference.infer_shapes(model).graph
-    return {
-        value.name: [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
-        for value in [*graph.input, *graph.value_info, *graph.output]
-    }
-
-
 def _gemm(
-    product: onnx.NodeProto, bias: str, total: onnx.NodeProto, shape: list[int]
+    product: onnx.NodeProto, bias: str, total: onnx.NodeProto, shape: Shape
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The nodes of a Gemm with the constants they add.
 

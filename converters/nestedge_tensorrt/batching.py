@@ -8,7 +8,6 @@ by what shape inference says of a batch twice as large. Whatever cannot be made 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,12 +17,11 @@ from onnx import defs, helper, numpy_helper, shape_inference
 from nestedge.errors import ConversionError
 from nestedge.expressions import Array
 from nestedge.reasons import conversion_error
+from nestedge_onnx.shapes import Shape, shape_of, shapes_of
 from nestedge_tensorrt.lowering import integer
 
 BATCH = "batch"
 """Name of the first dimension of what a model takes and gives."""
-
-Shape = tuple[int, ...]
 
 _RECURRENT = ("GRU", "LSTM", "RNN")
 _FIRST_STATE = 5
@@ -86,8 +84,8 @@ class _Values:
     added: list[onnx.TensorProto] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        graph = shape_inference.infer_shapes(self.model, data_prop=True).graph
-        self.fixed = _shapes((*graph.input, *graph.value_info, *graph.output))
+        graph = self.model.graph
+        self.fixed = shapes_of(self.model, data_prop=True)
         self.doubled, self.constants = {}, {}
         for value in graph.input:
             kind = onnx.TypeProto()
@@ -105,7 +103,7 @@ class _Values:
         """
         if name not in self.doubled:
             return None
-        pairs = list(zip(self.fixed[name], _shape(self.doubled[name]), strict=True))
+        pairs = list(zip(self.fixed[name], shape_of(self.doubled[name]), strict=True))
         found = [index for index, (size, other) in enumerate(pairs) if size != other]
         if not found:
             return None
@@ -263,14 +261,6 @@ def _free_resize(node: onnx.NodeProto, values: _Values) -> None:
 def _refusal(node: onnx.NodeProto, reason: str) -> ConversionError:
     said = f"{node.op_type} ({node.name!r}) is fixed to the batch size: {reason}"
     return conversion_error("fixed-batch", said, operator=node.op_type)
-
-
-def _shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Shape]:
-    return {value.name: _shape(value.type) for value in values}
-
-
-def _shape(kind: onnx.TypeProto) -> Shape:
-    return tuple(int(dim.dim_value) for dim in kind.tensor_type.shape.dim)
 
 
 def _is_known(kind: onnx.TypeProto) -> bool:

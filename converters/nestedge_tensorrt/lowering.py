@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-from onnx import defs, helper, numpy_helper, shape_inference
+from onnx import defs, helper, numpy_helper
 
 from nestedge.expressions import Array
+from nestedge_onnx.shapes import shapes_of
 from nestedge_tensorrt.parser import OPERATORS, unparsable
 
 OPSET = 17
@@ -62,7 +63,7 @@ def _lower_split(node: onnx.NodeProto, model: onnx.ModelProto) -> list[onnx.Tens
     if not count:
         return []
     # Equal parts, of which the last may be smaller; opset 17 wants their sizes then.
-    size = known_shape(model, node.input[0])[integer(node, "axis", 0)]
+    size = shapes_of(model)[node.input[0]][integer(node, "axis", 0)]
     part = -(-size // count)
     sizes = np.array([*[part] * (count - 1), size - part * (count - 1)], np.int64)
     name = f"{node.output[0]}_sizes"
@@ -130,12 +131,3 @@ def drop(node: onnx.NodeProto, *names: str) -> None:
     kept = [item for item in node.attribute if item.name not in names]
     del node.attribute[:]
     node.attribute.extend(kept)
-
-
-def known_shape(model: onnx.ModelProto, name: str) -> list[int]:
-    """Of a value, by shape inference."""
-    graph = shape_inference.infer_shapes(model).graph
-    for value in [*graph.input, *graph.value_info]:
-        if value.name == name:
-            return [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
-    raise AssertionError(f"shape inference knows {name!r}")

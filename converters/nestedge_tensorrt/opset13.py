@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper
 
+from nestedge_onnx.shapes import shapes_of
 from nestedge_tensorrt.lowering import OPSET as SHIPPED_OPSET
-from nestedge_tensorrt.lowering import constant, drop, integer, known_shape
+from nestedge_tensorrt.lowering import constant, drop, integer
 from nestedge_tensorrt.parser import OLDEST_OPERATORS, unparsable
 
 OPSET = 13
@@ -160,7 +161,7 @@ def _layer_norm(piece: _Piece) -> None:
 def _last_axes(piece: _Piece) -> list[int]:
     """The axes that a layer norm runs over, counted from the end."""
     first = integer(piece.node, "axis", -1)
-    rank = len(known_shape(piece.model, piece.node.input[0])) if first >= 0 else 0
+    rank = len(shapes_of(piece.model)[piece.node.input[0]]) if first >= 0 else 0
     return list(range(first - rank, 0))
 
 

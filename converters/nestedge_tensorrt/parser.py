@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import onnx
-from onnx import shape_inference
 
 from nestedge.errors import ConversionError
 from nestedge.plugins import TensorInfo
 from nestedge.reasons import conversion_error
+from nestedge_onnx.shapes import shapes_of
 from nestedge_tensorrt.engine import DTYPES, VERSIONS
 from nestedge_tensorrt.versions import version_key
 
@@ -89,12 +89,8 @@ def check_ranks(model: onnx.ModelProto) -> None:
     Raises:
         ConversionError: naming the operator that gives or reads one.
     """
-    graph = shape_inference.infer_shapes(model).graph
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    ranks |= {item.name: len(item.dims) for item in graph.initializer}
+    ranks = {name: len(shape) for name, shape in shapes_of(model).items()}
+    ranks |= {item.name: len(item.dims) for item in model.graph.initializer}
     for node in model.graph.node:
         for name in (*node.input, *node.output):
             if ranks.get(name, 0) > MOST_DIMENSIONS:

@@ -150,8 +150,8 @@ def _is_current(source: Source, converter: str) -> bool:
 def _key(
     cell: Cell, source: Source, request: Request, *, calibration: str | None, data: str | None
 ) -> str:
-    converter, limit = request.converter(cell.runtime), request.max_drop
-    is_limited_here = limit is not None and is_limited(cell.precision)
+    converter = request.converter(cell.runtime)
+    limit = request.max_drop if is_limited(cell.precision) else None
     return cell_key(
         cell,
         level_sha256=source.levels[cell.level],
@@ -159,7 +159,7 @@ def _key(
         packages=source.converters[converter].packages,
         calibration_sha256=calibration,
         weight_steps=request.weight_steps,
-        max_drop={"points": limit.points, "data": data} if limit and is_limited_here else None,
+        max_drop=None if limit is None else {"points": limit.points, "data": data},
     )
 
 

@@ -91,7 +91,7 @@ def build(
         strip_weights=strip_weights,
         workspace_mib=workspace_mib,
         timing_cache=timing_cache,
-        batches=None if batches is None else _sizes(batches),
+        batches=_sizes(batches),
     )
     _print([_builder(folder).build(folder, request)], as_json)
 
@@ -116,17 +116,7 @@ def model(
 
     What it says is the line that builds the engine there, in the folder of the file.
     """
-    request = EngineRequest(
-        on=None,
-        by="trtexec",
-        strongly_typed=strongly_typed,
-        dla_core=None,
-        version_compatible=False,
-        strip_weights=False,
-        workspace_mib=None,
-        timing_cache=None,
-        batches=None if batches is None else _sizes(batches),
-    )
+    request = EngineRequest(strongly_typed=strongly_typed, batches=_sizes(batches))
     found = _builder(folder).model(folder, request, version=version)
     write_whole(output, found.content)
     click.echo(f"{output}: {found.form}\n{found.line}")
@@ -152,8 +142,10 @@ def list_engines(folder: Path, as_json: bool) -> None:
     _print(_builder(folder).engines(folder), as_json)
 
 
-def _sizes(text: str) -> tuple[int, int, int]:
-    """The three numbers of MIN:OPT:MAX."""
+def _sizes(text: str | None) -> tuple[int, int, int] | None:
+    """The three numbers of MIN:OPT:MAX; None where it is not given."""
+    if text is None:
+        return None
     found = re.fullmatch(r"(\d+):(\d+):(\d+)", text)
     if found is None:
         raise UsageError(f"--batch: expected MIN:OPT:MAX, as in 1:4:8, found {text!r}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nestedge.documents import Value, json_bytes, read_json, write_whole
+from nestedge.documents import Value, json_bytes, latest, read_json, write_whole
 
 MEASUREMENTS_FILE = "measurements.json"
 FORMAT = 1
@@ -73,10 +73,9 @@ def save_measurements(folder: Path, measurements: Iterable[Measurement]) -> Path
         FormatError: the file that is there is not one of measurements.
         OSError: it cannot be written; the old one stays.
     """
-    kept = {_key(measurement): measurement for measurement in load_measurements(folder)}
-    kept |= {_key(measurement): measurement for measurement in measurements}
+    kept = latest([*load_measurements(folder), *measurements], _key)
     path = folder / MEASUREMENTS_FILE
-    records = [asdict(kept[key]) for key in sorted(kept)]
+    records = [asdict(measurement) for measurement in kept]
     write_whole(path, json_bytes({"format": FORMAT, "measurements": records}))
     return path
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nestedge.artifact import Artifact
-from nestedge.documents import Value, json_bytes, read_json, write_whole
+from nestedge.documents import Value, json_bytes, latest, read_json, write_whole
 from nestedge.verify.closeness import Closeness
 from nestedge.verify.data import DataCheck
 from nestedge.verify.steps import Localisation
@@ -135,10 +135,9 @@ def save_verifications(folder: Path, verifications: Iterable[Verification]) -> P
         FormatError: the file that is there is not one of verifications.
         OSError: it cannot be written; the old one stays.
     """
-    kept = {_key(found): found for found in load_verifications(folder)}
-    kept |= {_key(found): found for found in verifications}
+    kept = latest([*load_verifications(folder), *verifications], _key)
     path = folder / VERIFICATIONS_FILE
-    records = [kept[key].to_json() for key in sorted(kept)]
+    records = [found.to_json() for found in kept]
     write_whole(path, json_bytes({"format": FORMAT, "verifications": records}))
     return path
 

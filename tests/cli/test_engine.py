@@ -161,15 +161,5 @@ def test_a_model_is_written_as_asked(cell: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{tmp_path / 'm.onnx'}: in a form\nbuild it\n"
     assert (tmp_path / "m.onnx").read_bytes() == b"onnx"
-    request = EngineRequest(
-        on=None,
-        by="trtexec",
-        strongly_typed=True,
-        dla_core=None,
-        version_compatible=False,
-        strip_weights=False,
-        workspace_mib=None,
-        timing_cache=None,
-        batches=(1, 2, 4),
-    )
+    request = EngineRequest(strongly_typed=True, batches=(1, 2, 4))
     assert _declared().asked == [(request, "11.0")]

@@ -95,15 +95,6 @@ def test_what_goes_wrong_is_one_line(
 
 
 def test_an_unknown_tool_is_refused(artifact: Artifact) -> None:
-    request = EngineRequest(
-        on=None,
-        by="polygraphy",
-        strongly_typed=False,
-        dla_core=None,
-        version_compatible=False,
-        strip_weights=False,
-        workspace_mib=None,
-        timing_cache=None,
-    )
+    request = EngineRequest(by="polygraphy")
     with pytest.raises(UsageError, match="built by trtexec or python, not 'polygraphy'"):
         TensorrtEngines().build(artifact.folder, request)
